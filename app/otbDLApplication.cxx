@@ -1,0 +1,601 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#include "otbDLApplication.h"
+
+#include "otbDLError.h"
+
+#include "itkCommand.h"
+#include "otbExtendedFilenameToWriterOptions.h"
+#include "otbImageFileWriter.h"
+#include "otbMultiImageFileWriter.h"
+#include "otbWrapperAddProcessToWatchEvent.h"
+#include "otbWrapperInputImageListParameter.h"
+
+#include <cpl_conv.h>
+#include <cpl_error.h>
+#include <gdal.h>
+#include <gdal_priv.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdio>
+#include <filesystem>
+#include <iomanip>
+#include <iostream>
+#include <sstream>
+#include <system_error>
+#include <unistd.h>
+#include <utility>
+
+namespace otb
+{
+namespace Wrapper
+{
+
+namespace fs = std::filesystem;
+using otb::dl::Complaint;
+using otb::dl::Error;
+
+namespace
+{
+
+using Clock = std::chrono::steady_clock;
+
+double Since(Clock::time_point start)
+{
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+/** 75 -> "1:15" */
+std::string Minutes(double seconds)
+{
+  const long s = std::lround(seconds);
+  std::ostringstream text;
+  if (s >= 3600)
+  {
+    text << s / 3600 << ':' << std::setw(2) << std::setfill('0') << s / 60 % 60;
+  }
+  else
+  {
+    text << s / 60;
+  }
+  text << ':' << std::setw(2) << std::setfill('0') << s % 60;
+  return text.str();
+}
+
+/** Calls f with the writer as what it is; false when it is none of OTB's image writers for these applications. */
+template <typename TFunction>
+bool WithWriter(itk::ProcessObject* writer, TFunction f)
+{
+  bool found = false;
+  const auto as = [&](auto* typed)
+  {
+    if (typed && !found)
+    {
+      found = true;
+      f(typed);
+    }
+  };
+  as(dynamic_cast<otb::ImageFileWriter<UInt8VectorImageType>*>(writer));
+  as(dynamic_cast<otb::ImageFileWriter<Int16VectorImageType>*>(writer));
+  as(dynamic_cast<otb::ImageFileWriter<UInt16VectorImageType>*>(writer));
+  as(dynamic_cast<otb::ImageFileWriter<Int32VectorImageType>*>(writer));
+  as(dynamic_cast<otb::ImageFileWriter<UInt32VectorImageType>*>(writer));
+  as(dynamic_cast<otb::ImageFileWriter<FloatVectorImageType>*>(writer));
+  as(dynamic_cast<otb::ImageFileWriter<DoubleVectorImageType>*>(writer));
+  return found;
+}
+
+/** An extended file name in its two parts: path, options (with the question mark). */
+std::pair<std::string, std::string> SplitName(const std::string& extended)
+{
+  const auto at = extended.find("?&");
+  return at == std::string::npos ? std::make_pair(extended, std::string()) : std::make_pair(extended.substr(0, at), extended.substr(at));
+}
+
+bool IsVirtual(const std::string& path)
+{
+  return path.rfind("/vsi", 0) == 0;
+}
+
+/** "dir/map.tif" -> "dir/map.part-1234.tif" */
+std::string TemporaryName(const std::string& path)
+{
+  const fs::path p(path);
+  return (p.parent_path() / (p.stem().string() + ".part-" + std::to_string(getpid()) + p.extension().string())).string();
+}
+
+/** Writes to disk whatever GDAL still holds of a file. False when something could not be written. */
+bool FlushDataset(const std::string& path)
+{
+  GDALDatasetH* datasets = nullptr;
+  int count = 0;
+  GDALGetOpenDatasets(&datasets, &count);
+  bool good = true;
+  for (int k = 0; k < count; ++k)
+  {
+    if (path == GDALGetDescription(datasets[k]))
+    {
+      CPLErrorReset();
+      GDALFlushCache(datasets[k]);
+      good = good && CPLGetLastErrorType() < CE_Failure;
+    }
+  }
+  return good;
+}
+
+std::string Join(const std::vector<std::string>& words)
+{
+  std::string text;
+  for (const auto& w : words)
+  {
+    text += (text.empty() ? "" : " ") + w;
+  }
+  return text;
+}
+
+} // namespace
+
+DLApplication::DLApplication()
+{
+  m_Console = isatty(STDOUT_FILENO) != 0;
+  auto watch = itk::ReceptorMemberCommand<Self>::New();
+  watch->SetCallbackFunction(this, &Self::OnProcess);
+  m_ProcessObserver = this->AddObserver(AddProcessToWatchEvent(), watch);
+}
+
+DLApplication::~DLApplication()
+{
+  this->Discard();
+  this->RestoreCache();
+}
+
+void DLApplication::DoFreeRessources()
+{
+  this->RestoreCache();
+}
+
+void DLApplication::RestoreCache()
+{
+  if (m_CacheBefore >= 0)
+  {
+    GDALSetCacheMax64(m_CacheBefore);
+    m_CacheBefore = -1;
+  }
+}
+
+void DLApplication::AddModelParameters()
+{
+  AddParameter(ParameterType_InputFilename, "model", "TorchScript model");
+  SetParameterDescription("model", "A network exported to TorchScript (.pt), with its contract inside or beside it");
+
+  AddParameter(ParameterType_InputFilename, "contract", "Model contract");
+  SetParameterDescription("contract", "A JSON side-car that replaces the contract inside the model: bands, scaling, tiling, outputs");
+  MandatoryOff("contract");
+}
+
+void DLApplication::AddRunParameters()
+{
+  AddParameter(ParameterType_String, "device", "Device");
+  SetParameterDescription("device", "auto (a GPU when there is one), cpu, cuda or cuda:N");
+  SetParameterString("device", "auto", false);
+  MandatoryOff("device");
+
+  AddParameter(ParameterType_Choice, "precision", "Precision");
+  SetParameterDescription("precision", "Arithmetic of the network");
+  AddChoice("precision.fp32", "32 bit float");
+  AddChoice("precision.bf16", "bfloat16");
+  AddChoice("precision.fp16", "16 bit float, on GPUs only");
+  MandatoryOff("precision");
+
+  AddParameter(ParameterType_Int, "batch", "Patches in a batch");
+  SetParameterDescription("batch", "0: found by a short measurement, within the memory given");
+  SetDefaultParameterInt("batch", 0);
+  SetMinimumParameterIntValue("batch", 0);
+  MandatoryOff("batch");
+
+  AddParameter(ParameterType_Choice, "blend", "How patches meet");
+  SetParameterDescription("blend", "auto: as the contract says");
+  AddChoice("blend.auto", "As the contract says");
+  AddChoice("blend.crop", "Crop the halo of each patch, exact for convolutional networks");
+  AddChoice("blend.hann", "Average overlapping patches with a Hann window");
+  MandatoryOff("blend");
+
+  AddRAMParameter();
+}
+
+otb::dl::ModelContract DLApplication::ReadModelContract()
+{
+  const std::string file = GetParameterString("model");
+  const std::string sideCar = HasValue("contract") ? GetParameterString("contract") : "";
+  std::string origin;
+  auto contract = otb::dl::ReadContract(file, sideCar, &origin);
+  otbAppLogINFO(<< "Model " << contract.id << " (" << contract.architecture << "), contract from " << (origin == file ? "the model itself" : origin));
+
+  const std::string blend = GetParameterString("blend");
+  if (blend == "crop")
+  {
+    contract.tiling.blend = otb::dl::Blend::Crop;
+  }
+  else if (blend == "hann")
+  {
+    contract.tiling.blend = otb::dl::Blend::Hann;
+  }
+  return contract;
+}
+
+DLApplication::FilterType::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model)
+{
+  FilterType::Input input;
+  input.model = model;
+  auto* images = GetParameterImageList(key);
+  const auto names = GetParameterStringList(key);
+  for (unsigned int k = 0; k < images->Size(); ++k)
+  {
+    input.images.emplace_back(images->GetNthElement(k));
+    const std::string name = k < names.size() ? fs::path(SplitName(names[k]).first).filename().string() : "";
+    input.names.push_back(key + (name.empty() ? "" : " (" + name + ")"));
+  }
+  if (input.images.empty())
+  {
+    throw Error(Complaint(key, "no image", "an image", ""));
+  }
+  return input;
+}
+
+/** Finds before the first pixel what would stop the writing after the last. */
+void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
+{
+  std::vector<std::string> seen;
+  const auto size = m_Filter->GetGrid().Image();
+  double needed = 0.;
+  std::string where;
+  for (const auto& key : keys)
+  {
+    if (!IsParameterEnabled(key) || GetParameterString(key).empty())
+    {
+      continue; // made in memory, for another application
+    }
+    const std::string path = SplitName(GetParameterString(key)).first;
+    if (IsVirtual(path))
+    {
+      continue;
+    }
+    if (std::find(seen.begin(), seen.end(), path) != seen.end())
+    {
+      throw Error(Complaint(key, "\"" + path + "\", the file of another output as well", "one file an output", ""));
+    }
+    seen.push_back(path);
+    std::error_code ec;
+    const fs::path folder = fs::path(path).parent_path().empty() ? fs::path(".") : fs::path(path).parent_path();
+    if (!fs::is_directory(folder, ec))
+    {
+      throw Error(Complaint(key, "\"" + path + "\", in a folder that does not exist", "a writable file name", "Make the folder first."));
+    }
+    if (fs::exists(path, ec) && !fs::is_regular_file(path, ec))
+    {
+      throw Error(Complaint(key, "\"" + path + "\", which exists and is not a file", "a writable file name", ""));
+    }
+    if (access(folder.c_str(), W_OK) != 0 || (fs::exists(path, ec) && access(path.c_str(), W_OK) != 0))
+    {
+      throw Error(Complaint(key, "\"" + path + "\", where you may not write", "a writable file name", "Check the permissions."));
+    }
+    const auto space = fs::space(folder, ec);
+    const int bytes[] = {1, 2, 2, 4, 4, 4, 8};
+    const auto type = static_cast<std::size_t>(GetParameterOutputImagePixelType(key));
+    if (!ec && GetParameterString(key).find("COMPRESS") == std::string::npos && GetParameterString(key).find("&box=") == std::string::npos)
+    {
+      needed += static_cast<double>(size.Area()) * (type < 7 ? bytes[type] : 4);
+      where = folder.string();
+      if (needed > static_cast<double>(space.available))
+      {
+        std::ostringstream found, expected;
+        found << (space.available >> 20) << " MB free in \"" << where << "\"";
+        expected << std::ceil(needed / 1048576.) << " MB";
+        throw Error(
+            Complaint(key, found.str(), expected.str() + " for the outputs", "Free some space, or compress: \"" + path + "?&gdal:co:COMPRESS=DEFLATE\"."));
+      }
+    }
+  }
+}
+
+void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs)
+{
+  m_Start = Clock::now();
+  m_Filter = filter;
+  m_OutputKeys = outputs;
+  m_Pending.clear();
+  m_LastPercent = -1;
+  filter->UpdateOutputInformation(); // all that can be wrong with grids and bands
+  this->CheckOutputs(outputs);
+
+  // A share of the memory given for everything that grows: tensors, patches on their way, GDAL's blocks, the writer's regions.
+  const std::size_t ram = static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20;
+  if (m_CacheBefore < 0 && CPLGetConfigOption("GDAL_CACHEMAX", nullptr) == nullptr)
+  {
+    m_CacheBefore = GDALGetCacheMax64();
+    GDALSetCacheMax64(static_cast<GIntBig>(std::max<std::size_t>(ram / 8, std::size_t(4) << 20)));
+  }
+  m_Settings.keptBytes = ram / 8;
+  m_Settings.spillDirectory = fs::temp_directory_path().string();
+  for (const auto& key : outputs)
+  {
+    const std::string path = SplitName(GetParameterString(key)).first;
+    if (IsParameterEnabled(key) && !path.empty() && !IsVirtual(path))
+    {
+      const auto folder = fs::path(path).parent_path();
+      m_Settings.spillDirectory = folder.empty() ? "." : folder.string();
+      break;
+    }
+  }
+
+  const auto grid = filter->GetGrid();
+  otb::dl::RuntimeOptions options;
+  options.device = GetParameterString("device");
+  options.precision = GetParameterString("precision");
+  options.batch = GetParameterInt("batch");
+  options.threads = static_cast<int>(itk::MultiThreader::GetGlobalDefaultNumberOfThreads());
+  options.memory = ram / 2;
+  options.patches = grid.Count();
+  options.warn = [this](const std::string& text) { otbAppLogWARNING(<< text); };
+  m_Runtime = {};
+  auto predictor = otb::dl::LoadPredictor(GetParameterString("model"), contract, options, m_Runtime);
+
+  otbAppLogINFO(<< "Device " << m_Runtime.device << " (" << m_Runtime.deviceReason << "), " << m_Runtime.precision << ", " << m_Runtime.threads
+                << " thread(s), " << m_Runtime.memoryFormat << ", LibTorch " << m_Runtime.torchVersion << " with " << m_Runtime.blas);
+  otbAppLogINFO(<< "Batch of " << m_Runtime.batch << " patches (" << m_Runtime.batchReason << ")");
+  for (const auto& warning : m_Runtime.warnings)
+  {
+    otbAppLogWARNING(<< warning);
+  }
+  const auto image = grid.Image();
+  otbAppLogINFO(<< image.Width() << " x " << image.Height() << " pixels in " << grid.Columns() << " x " << grid.Rows() << " patches of " << grid.Patch() << ", "
+                << ToString(contract.tiling.blend) << " (step " << grid.Step() << ")"
+                << (m_Runtime.secondsPerPatch > 0. ? ", about " + Minutes(m_Runtime.secondsPerPatch * static_cast<double>(grid.Count())) + " of inference"
+                                                   : ""));
+  const auto megabytes = [](std::size_t bytes) { return static_cast<double>(bytes >> 10) / 1024.; };
+  otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
+                << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerPatch * m_Runtime.batch) << ", patches kept up to " << megabytes(ram / 8)
+                << ", GDAL's cache up to " << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to " << megabytes(ram / 4));
+
+  filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
+  filter->SetSettings(m_Settings);
+  auto progress = itk::SimpleMemberCommand<Self>::New();
+  progress->SetCallbackFunction(this, &Self::OnProgress);
+  filter->AddObserver(itk::ProgressEvent(), progress);
+}
+
+/** OTB announces each writer just before it runs: the moment to give it a temporary file, its share of memory, and to know the window. */
+void DLApplication::OnProcess(const itk::EventObject& event)
+{
+  const auto* added = dynamic_cast<const AddProcessToWatchEvent*>(&event);
+  if (!added || !m_Filter || !added->GetProcess())
+  {
+    return;
+  }
+  m_Writer = added->GetProcess();
+  auto* multi = dynamic_cast<otb::MultiImageFileWriter*>(m_Writer.GetPointer());
+  const unsigned int share = static_cast<unsigned int>(std::max(1, GetParameterInt("ram") / 4));
+  bool chosen = false; // streaming by the user
+  m_Settings.window = {};
+  for (const auto& key : m_OutputKeys)
+  {
+    auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(key));
+    if (!parameter || !IsParameterEnabled(key) || !HasValue(key))
+    {
+      continue;
+    }
+    itk::ProcessObject* writer = parameter->GetWriter();
+    if (!writer || (!multi && writer != m_Writer.GetPointer()))
+    {
+      continue;
+    }
+    this->Divert(parameter, writer, key);
+    WithWriter(writer,
+               [&](auto* typed)
+               {
+                 auto* helper = typed->GetFilenameHelper();
+                 chosen = chosen || helper->StreamingTypeIsSet();
+                 if (!multi && !helper->StreamingTypeIsSet())
+                 {
+                   typed->SetAutomaticAdaptativeStreaming(share);
+                 }
+                 long long x, y, w, h;
+                 if (helper->BoxIsSet() && std::sscanf(helper->GetBox().c_str(), "%lld:%lld:%lld:%lld", &x, &y, &w, &h) == 4)
+                 {
+                   const otb::dl::Region box{x, y, x + w, y + h};
+                   m_Settings.window = m_Settings.window.Empty() ? box : otb::dl::BoundingBox(m_Settings.window, box);
+                 }
+               });
+  }
+  if (multi && !chosen)
+  {
+    multi->SetAutomaticAdaptativeStreaming(share);
+  }
+  m_Filter->SetSettings(m_Settings);
+
+  auto written = itk::MemberCommand<Self>::New();
+  written->SetCallbackFunction(this, static_cast<void (Self::*)(itk::Object*, const itk::EventObject&)>(&Self::OnWritten));
+  m_Writer->AddObserver(itk::EndEvent(), written);
+  m_Start = Clock::now();
+}
+
+void DLApplication::Divert(OutputImageParameter* parameter, itk::ProcessObject* writer, const std::string& key)
+{
+  const auto name = SplitName(parameter->GetFileName());
+  if (IsVirtual(name.first))
+  {
+    return;
+  }
+  Pending pending;
+  pending.key = key;
+  pending.final = name.first;
+  pending.temporary = TemporaryName(name.first);
+  pending.image = parameter->GetImage();
+  if (WithWriter(writer, [&](auto* typed) { typed->SetFileName(pending.temporary + name.second); }))
+  {
+    m_Pending.push_back(pending);
+  }
+}
+
+void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventObject& itkNotUsed(event))
+{
+  const auto pending = std::move(m_Pending);
+  m_Pending.clear();
+  std::vector<std::string> done;
+  try
+  {
+    for (const auto& p : pending)
+    {
+      auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(p.key));
+      const bool good = FlushDataset(p.temporary);
+      WithWriter(parameter ? parameter->GetWriter() : nullptr, [](auto* typed) { typed->SetImageIO(nullptr); });
+      std::error_code ec;
+      if (!good || !fs::exists(p.temporary, ec))
+      {
+        throw Error(Complaint(p.key, "that \"" + p.final + "\" could not be written whole (" + CPLGetLastErrorMsg() + ")", "room on the disk",
+                              "Free some space and run again; nothing was left under that name."));
+      }
+    }
+    for (const auto& p : pending)
+    {
+      // The driver knows which files belong to a data set; side-cars of an earlier one go.
+      const std::string stale[] = {p.final + ".aux.xml", p.final + ".ovr", p.final + ".msk"};
+      std::error_code ec;
+      for (const auto& s : stale)
+      {
+        fs::remove(s, ec);
+      }
+      if (fs::file_size(p.temporary, ec) == 0 || ec)
+      {
+        throw Error(Complaint(p.key, "an empty \"" + p.temporary + "\"", "the map", "Free some space on the disk and run again."));
+      }
+      GDALDriverH driver = GDALIdentifyDriver(p.temporary.c_str(), nullptr);
+      const bool alone = !driver || std::string(GDALGetDriverShortName(driver)) == "GTiff";
+      if (alone)
+      {
+        fs::rename(p.temporary, p.final);
+        if (fs::exists(p.temporary + ".aux.xml", ec))
+        {
+          fs::rename(p.temporary + ".aux.xml", p.final + ".aux.xml");
+        }
+      }
+      else
+      {
+        GDALDeleteDataset(nullptr, p.final.c_str());
+        if (GDALRenameDataset(driver, p.final.c_str(), p.temporary.c_str()) != CE_None)
+        {
+          throw Error(Complaint(p.key, "that \"" + p.temporary + "\" could not be renamed", "the name \"" + p.final + "\"", CPLGetLastErrorMsg()));
+        }
+      }
+      done.push_back(p.final);
+    }
+  }
+  catch (...)
+  {
+    m_Pending = pending;
+    this->Discard();
+    throw;
+  }
+  if (m_LineOpen)
+  {
+    std::cout << '\n';
+    m_LineOpen = false;
+  }
+  if (!done.empty())
+  {
+    otbAppLogINFO(<< "Wrote " << Join(done));
+  }
+  this->ReportRun();
+}
+
+/** Removes what a failed run began. */
+void DLApplication::Discard()
+{
+  for (const auto& p : m_Pending)
+  {
+    std::error_code ec;
+    if (fs::exists(p.temporary, ec))
+    {
+      CPLPushErrorHandler(CPLQuietErrorHandler);
+      GDALDeleteDataset(nullptr, p.temporary.c_str());
+      CPLPopErrorHandler();
+      fs::remove(p.temporary, ec);
+      fs::remove(p.temporary + ".aux.xml", ec);
+    }
+  }
+  m_Pending.clear();
+}
+
+void DLApplication::OnProgress()
+{
+  if (!m_Filter)
+  {
+    return;
+  }
+  const double done = m_Filter->GetProgress();
+  if (m_Writer)
+  {
+    // A host's stop button speaks to the writer, and its bar listens to it.
+    if (m_Writer->GetAbortGenerateData())
+    {
+      m_Filter->SetAbortGenerateData(true);
+    }
+    m_Writer->UpdateProgress(static_cast<float>(done));
+  }
+  const int percent = static_cast<int>(done * 100.);
+  const bool soon = m_LastPercent >= 0 && std::chrono::duration<double>(Clock::now() - m_LastLine).count() < (m_Console ? .2 : 1.);
+  if (percent == m_LastPercent || (soon && percent < 100))
+  {
+    return;
+  }
+  m_LastPercent = percent;
+  m_LastLine = Clock::now();
+  const double elapsed = Since(m_Start);
+  const int stars = static_cast<int>(done * 50.);
+
+  // "% [" is what QGIS looks for; the name before the colon must hold none itself.
+  std::ostringstream line;
+  line << "Inference: " << percent << "% [" << std::string(stars, '*') << std::string(50 - stars, ' ') << "]";
+  if (done > 0. && done < 1.)
+  {
+    line << ' ' << Minutes(elapsed * (1. - done) / done) << " left";
+  }
+  else
+  {
+    line << ' ' << Minutes(elapsed);
+  }
+  if (m_Console)
+  {
+    std::cout << '\r' << std::left << std::setw(96) << line.str() << std::flush;
+    m_LineOpen = true;
+  }
+  else
+  {
+    std::cout << line.str() << std::endl;
+  }
+}
+
+void DLApplication::ReportRun()
+{
+  const auto s = m_Filter->GetStatistics();
+  const double elapsed = Since(m_Start);
+  const auto minimum = s.MinimumCalls(std::max(1, m_Runtime.batch));
+  otbAppLogINFO(<< "Patches: " << s.patchesInferred << " inferred, " << s.patchesEmpty << " without data skipped, " << s.patchesRepeated
+                << " inferred again; model calls: " << s.modelCalls << " (minimum " << minimum << ")"
+                << (s.patchesSpilled ? "; " + std::to_string(s.patchesSpilled) + " kept on disk for a while" : ""));
+  otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Time: " << elapsed << " s, of which model " << s.secondsModel << ", reading " << s.secondsReading
+                << ", packing " << s.secondsPacking << ", deciding " << s.secondsDeciding);
+  if (s.notFinite > 0)
+  {
+    otbAppLogWARNING(<< "The model gave NaN or infinity at " << s.notFinite
+                     << " valid pixels; they are written as no-data. Check the scaling in its contract.");
+  }
+}
+
+} // namespace Wrapper
+} // namespace otb

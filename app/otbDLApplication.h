@@ -1,0 +1,105 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#ifndef otbDLApplication_h
+#define otbDLApplication_h
+
+#include "otbDLModelContract.h"
+#include "otbDLPatchMapFilter.h"
+#include "otbDLRuntime.h"
+
+#include "otbWrapperApplication.h"
+#include "otbWrapperOutputImageParameter.h"
+
+#include <chrono>
+#include <string>
+#include <vector>
+
+namespace otb
+{
+namespace Wrapper
+{
+
+/** \class DLApplication
+ * \brief What the applications of this module share: the parameters of a run, the model behind them, how outputs come to be and what is said about it.
+ *
+ * Outputs are written by OTB's own writers, but under a temporary name beside the final one, and renamed once they are whole and on disk: a file that bears
+ * its final name is finished. A run that fails removes what it began.
+ *
+ * \ingroup OTBTorch
+ */
+class DLApplication : public Application
+{
+public:
+  using Self = DLApplication;
+  using Pointer = itk::SmartPointer<Self>;
+  itkTypeMacro(DLApplication, Application);
+
+protected:
+  using FilterType = otb::dl::PatchMapFilter;
+
+  DLApplication();
+  ~DLApplication() override;
+
+  /** Adds model, contract. */
+  void AddModelParameters();
+
+  /** Adds device, precision, batch, blend, ram. */
+  void AddRunParameters();
+
+  /** Reads the contract that the model parameters name, with -blend applied to its tiling. Logs what it says. */
+  otb::dl::ModelContract ReadModelContract();
+
+  /** One input of the filter from an image list parameter.
+   * \throw Error when it holds no image */
+  FilterType::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model);
+
+  /** Loads the model for a filter whose inputs, operator and tiling are set; divides -ram; logs both.
+   * \param outputs keys of the output parameters, in the order of the filter's outputs */
+  void PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs);
+
+  /** The last words of a run. Called once all outputs are written; may be extended. */
+  virtual void ReportRun();
+
+  FilterType::Pointer m_Filter;
+
+private:
+  /** An output on its way to its final name. */
+  struct Pending
+  {
+    std::string key;
+    std::string temporary; ///< path
+    std::string final;     ///< path
+    itk::DataObject* image = nullptr;
+  };
+
+  void DoFreeRessources() override;
+  void OnProcess(const itk::EventObject& event);
+  void OnProgress();
+  void OnWritten(itk::Object* writer, const itk::EventObject& event);
+  void Divert(OutputImageParameter* parameter, itk::ProcessObject* writer, const std::string& key);
+  void CheckOutputs(const std::vector<std::string>& keys);
+  void Discard();
+  void RestoreCache();
+
+  std::vector<std::string> m_OutputKeys;
+  std::vector<Pending> m_Pending;
+  itk::ProcessObject::Pointer m_Writer; ///< the one at work
+  otb::dl::RuntimeReport m_Runtime;
+  otb::dl::PatchEngine::Settings m_Settings;
+  std::chrono::steady_clock::time_point m_Start;
+  std::chrono::steady_clock::time_point m_LastLine;
+  int m_LastPercent = -1;
+  bool m_Console = false;
+  bool m_LineOpen = false;
+  unsigned long m_ProcessObserver = 0;
+  long long m_CacheBefore = -1;
+};
+
+} // namespace Wrapper
+} // namespace otb
+
+#endif

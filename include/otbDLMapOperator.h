@@ -1,0 +1,50 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#ifndef otbDLMapOperator_h
+#define otbDLMapOperator_h
+
+#include "otbDLPredictor.h"
+
+#include <cstddef>
+#include <vector>
+
+namespace otb
+{
+namespace dl
+{
+
+/** \class MapOperator
+ * \brief What the tensors of a network mean on a map: first scores that may be averaged between patches, then the decision pixel by pixel.
+ *
+ * Stateless during a run: the engine calls it for any patch in any order.
+ * \ingroup OTBTorch
+ */
+class MapOperator
+{
+public:
+  virtual ~MapOperator() = default;
+
+  /** Values kept for a pixel between the network and the decision; averages of them make sense (probabilities, not labels). */
+  virtual int ScoreChannels() const = 0;
+
+  /** Scores of a square of size x size pixels at (offset, offset) of slot n, plane after plane. Not finite where the network was not. */
+  virtual void Score(const std::vector<BatchView>& outputs, int n, int offset, int size, float* scores) const = 0;
+
+  /** Values of a pixel of the map. */
+  virtual int ResultChannels() const = 0;
+
+  /** What each of them holds where there is no data. */
+  virtual const std::vector<float>& NoData() const = 0;
+
+  /** Decides `count` pixels: score c of pixel i is scores[c * scoreStride + i], result r goes to results[r * resultStride + i]. Scores are finite. */
+  virtual void Decide(const float* scores, std::ptrdiff_t scoreStride, std::ptrdiff_t count, float* results, std::ptrdiff_t resultStride) const = 0;
+};
+
+} // namespace dl
+} // namespace otb
+
+#endif

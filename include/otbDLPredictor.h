@@ -1,0 +1,71 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#ifndef otbDLPredictor_h
+#define otbDLPredictor_h
+
+#include <cstddef>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace otb
+{
+namespace dl
+{
+
+/** \class BatchView
+ * \brief A batch of patches in someone else's memory: element (n, c, y, x) is data[n * strideN + c * strideC + y * strideY + x * strideX].
+ * \ingroup OTBTorch
+ */
+struct BatchView
+{
+  float* data = nullptr;
+  int channels = 0;
+  std::ptrdiff_t strideN = 0;
+  std::ptrdiff_t strideC = 0;
+  std::ptrdiff_t strideY = 0;
+  std::ptrdiff_t strideX = 0;
+
+  float* At(std::ptrdiff_t n, std::ptrdiff_t c, std::ptrdiff_t y, std::ptrdiff_t x) const
+  {
+    return data + n * strideN + c * strideC + y * strideY + x * strideX;
+  }
+};
+
+/** \class Predictor
+ * \brief A network behind four calls. The shape of a batch never changes: batch x channels x patch x patch.
+ *
+ * Not thread-safe: one caller, which fills Input(), calls Run(), reads Output().
+ * What a slot of the batch gives must not depend on the other slots.
+ * \ingroup OTBTorch
+ */
+class Predictor
+{
+public:
+  virtual ~Predictor() = default;
+
+  /** Patches in a batch. */
+  virtual int BatchSize() const = 0;
+
+  /** Memory of argument k of the network, to be filled with scaled values. */
+  virtual BatchView Input(int k) = 0;
+
+  /** Runs the network on the whole batch.
+   * \throw Error when it fails */
+  virtual void Run() = 0;
+
+  /** Number of outputs. */
+  virtual int Outputs() const = 0;
+
+  /** Output k of the last Run(), of the input's height and width. Valid until the next one. */
+  virtual BatchView Output(int k) = 0;
+};
+
+} // namespace dl
+} // namespace otb
+
+#endif

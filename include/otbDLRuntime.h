@@ -1,0 +1,69 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#ifndef otbDLRuntime_h
+#define otbDLRuntime_h
+
+#include "otbDLModelContract.h"
+#include "otbDLPredictor.h"
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace otb
+{
+namespace dl
+{
+
+/** How a model is asked to run. */
+struct RuntimeOptions
+{
+  std::string device = "auto";    ///< auto, cpu, cuda, cuda:N
+  std::string precision = "fp32"; ///< fp32, bf16, fp16
+  int batch = 0;                  ///< patches in a batch; 0: found by a short measurement
+  int threads = 0;                ///< of the CPU; 0: as many as the machine has
+  std::size_t memory = 0;         ///< bytes that tensors and activations may take; 0: no limit
+  std::int64_t patches = 0;       ///< in the whole job: how much measuring is worth; 0: unknown
+  /// Told what happens during the run (the batch was halved for want of memory, say). May be empty.
+  std::function<void(const std::string&)> warn;
+};
+
+/** How it does run: what was asked for and what came of it are both kept, so that a log can say both. */
+struct RuntimeReport
+{
+  std::string device;       ///< effective
+  std::string deviceReason; ///< why this one
+  std::string precision;    ///< effective
+  int threads = 0;          ///< effective
+  int batch = 0;            ///< effective
+  std::string batchReason;  ///< given, or what was measured
+  std::string memoryFormat; ///< channels-last or contiguous
+  std::string torchVersion;
+  std::string blas;
+  std::size_t bytesPerPatch = 0; ///< peak of activations for one patch
+  std::size_t bytesBase = 0;     ///< weights
+  double secondsPerPatch = 0.;   ///< as measured; 0 when the batch was given
+  std::vector<std::string> warnings;
+};
+
+/** The contract of a model, from (in this order) the given file, a side-car, the archive itself. Reads no weights.
+ * \param contractFile may be empty
+ * \param origin out, if not null: where it was found
+ * \throw Error for a file that is missing, empty, damaged, or no TorchScript; ContractError for a contract that cannot be used */
+ModelContract ReadContract(const std::string& modelFile, const std::string& contractFile = {}, std::string* origin = nullptr);
+
+/** Loads a model, runs it once against its contract, and settles device, precision, memory format and batch.
+ * Batches of different sizes are only chosen between when they give the same bits.
+ * \throw Error for a model that cannot be loaded or contradicts its contract */
+std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report);
+
+} // namespace dl
+} // namespace otb
+
+#endif

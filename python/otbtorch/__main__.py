@@ -1,0 +1,229 @@
+"""Command line: ``python3 -m otbtorch COMMAND``.
+
+Exit codes: 0 all right, 1 violations (or a halo that is too small), 2 the file, its contract or the
+command line cannot be read.
+"""
+
+import argparse
+import json
+import os
+import re
+import sys
+
+from . import contract as contracts
+from .contract import ContractError
+
+
+def _number(value):
+    return f"{value:g}" if isinstance(value, (int, float)) else str(value)
+
+
+def _scaling_text(scaling):
+    if not scaling:
+        return "none (raw values)"
+    first = scaling[0]
+    fields = [k for k in first if k not in ("type", "format")]
+    same_type = all(s.get("type") == first.get("type") for s in scaling)
+    if not same_type:
+        return "; ".join(_scaling_text([s]) for s in scaling)
+    parts = [f"{k} " + ", ".join(_number(s.get(k)) for s in scaling) for k in fields]
+    return f"{first.get('type')}: " + "; ".join(parts)
+
+
+def _band_names(entry):
+    return [b.get("name") if isinstance(b, dict) else b for b in entry.get("bands") or []]
+
+
+def _class_text(entry):
+    return ", ".join(f"{c['value']} {c['name']}" for c in entry["classification:classes"])
+
+
+def _archive_facts(path):
+    """Size, sizes of the parts and suspicious operators of a TorchScript file, without torch."""
+    facts = {"file": os.fspath(path), "bytes": os.path.getsize(path)}
+    with contracts.open_archive(path) as archive:
+        facts["torchscript"] = contracts.is_torchscript(archive)
+        facts["weights_bytes"] = sum(
+            i.file_size
+            for i in archive.infolist()
+            if re.match(r"^[^/]+/(data|constants)/", i.filename)
+        )
+        code = b"".join(
+            archive.read(n) for n in archive.namelist() if re.match(r"^[^/]+/code/.*\.py$", n)
+        )
+    facts["unsupported"] = (
+        ["aten::scaled_dot_product_attention"]
+        if re.search(rb"\bscaled_dot_product_attention\b", code)
+        else []
+    )
+    return facts
+
+
+def _summary(facts, read, violations):
+    lines = [
+        f"{facts['file']}: {facts['bytes']} bytes ({facts['weights_bytes']} of weights)",
+        f"  contract     {read.source}",
+    ]
+    if violations:
+        lines.append(f"  INVALID      {len(violations)} violation(s):")
+        return lines + [f"    {v}" for v in violations]
+    p = read.data["properties"]
+    tiling, calibration = p["otb:tiling"], p.get("otb:calibration", {})
+    provenance = p["otb:provenance"]
+    multiple = tiling.get("multiple", 1)
+    blend = tiling.get("blend", "crop")
+    how = f"patch {tiling['patch']}, multiple {multiple}, halo {tiling['halo']}, {blend}"
+    if blend == "crop":
+        cut = contracts.ceil_to_multiple(tiling["halo"], multiple)
+        how += f" (keeps {tiling['patch'] - 2 * cut} x {tiling['patch'] - 2 * cut})"
+    lines += [
+        f"  model        {p['mlm:name']} ({p['mlm:architecture']})",
+        f"  task         {p['otb:task']}, contract {p['otb:version']}",
+        f"  framework    {p.get('mlm:framework', '?')} {p.get('mlm:framework_version', '?')}",
+    ]
+    for entry in p["mlm:input"]:
+        date = f" date {entry['otb:date']}" if "otb:date" in entry else ""
+        lines.append(
+            f"  input        {entry['name']}: {entry['otb:role']}{date}, "
+            f"{entry['input']['shape']}, bands {', '.join(_band_names(entry)) or '-'}"
+        )
+        lines.append(f"    scaling    {_scaling_text(entry['value_scaling'])}")
+        if entry.get("otb:nodata") is not None or "otb:nodata_fill" in entry:
+            nodata = entry.get("otb:nodata")
+            lines.append(
+                f"    no-data    {'of the image' if nodata is None else _number(nodata)} "
+                f"({entry.get('otb:nodata_rule', 'all')} bands), "
+                f"seen as {_number(entry.get('otb:nodata_fill', 0))}"
+            )
+    for entry in p["mlm:output"]:
+        classes = ": " + _class_text(entry) if entry.get("classification:classes") else ""
+        lines.append(
+            f"  output       {entry['name']}: {entry['otb:role']}, "
+            f"{entry['result']['shape']}{classes}"
+        )
+    lines += [
+        f"  tiling       {how}",
+        f"  augmentation {', '.join(tiling.get('tta', [])) or 'none'}",
+        f"  calibration  temperature {_number(calibration.get('temperature', 1))}, "
+        f"threshold {_number(calibration.get('threshold', 0.5))}",
+        f"  trained on   {provenance['training_data']}"
+        + (f", {_number(provenance['gsd_m'])} m" if "gsd_m" in provenance else ""),
+        f"  license      {provenance['license']}",
+    ]
+    for name in facts["unsupported"]:
+        lines.append(f"  warning      the code uses {name}, which LibTorch 1.13 cannot load")
+    return lines
+
+
+def inspect(args):
+    facts = _archive_facts(args.model)
+    if not facts["torchscript"]:
+        raise ContractError(
+            f"{args.model}: not TorchScript: the archive holds no code (written by torch.save, of "
+            "a state dict perhaps)"
+        )
+    read = contracts.read(args.model, args.contract)
+    violations = contracts.validate(read.data)
+    if args.json:
+        facts.update(
+            source=read.source,
+            contract=read.data,
+            violations=[v._asdict() for v in violations],
+        )
+        print(json.dumps(facts, indent=2, ensure_ascii=False))
+    else:
+        print("\n".join(_summary(facts, read, violations)))
+    return 1 if violations else 0
+
+
+def _load(path):
+    import torch
+
+    torch.set_num_threads(int(os.environ.get("OMP_NUM_THREADS", "0")) or torch.get_num_threads())
+    try:
+        return torch.jit.load(path, map_location="cpu").eval()
+    except (RuntimeError, ValueError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        raise ContractError(f"{path}: torch cannot load it: {(lines or ['?'])[0]}") from error
+
+
+def validate(args):
+    contracts.open_archive(args.model).close()
+    read = contracts.read(args.model, args.contract)
+    violations = contracts.validate(read.data)
+    what = "contract"
+    if not violations and not args.no_run:
+        from .export import dry_run, forbidden_operators
+
+        what = "contract and dry run"
+        module = _load(args.model)
+        violations = dry_run(module, read.data)
+        violations += [
+            contracts.Violation("", m) for m in forbidden_operators(module.inlined_graph)
+        ]
+    if args.json:
+        result = {"source": read.source, "violations": [v._asdict() for v in violations]}
+        print(json.dumps(result, indent=2, ensure_ascii=False))
+    else:
+        for violation in violations:
+            print(violation)
+        verdict = f"{len(violations)} violation(s)" if violations else f"{what}: all right"
+        print(f"{read.source}: {verdict}")
+    return 1 if violations else 0
+
+
+def probe_halo(args):
+    contracts.open_archive(args.model).close()
+    read = contracts.read(args.model, args.contract)
+    violations = contracts.validate(read.data)
+    if violations:
+        for violation in violations:
+            print(violation, file=sys.stderr)
+        return 1
+    module = _load(args.model)
+    from .probe import probe_halo as run
+
+    try:
+        report = run(module, read.data, n=args.samples, seed=args.seed)
+    except RuntimeError as error:
+        print(f"{args.model}: {error}", file=sys.stderr)
+        return 1
+    if args.json:
+        print(json.dumps(report.to_dict(), indent=2))
+    else:
+        print(f"{args.model}: {report}")
+    return 1 if report.warnings else 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser(prog="python3 -m otbtorch", description="OTBTorch models")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def add(name, run, text):
+        command = commands.add_parser(name, help=text, description=text)
+        command.add_argument("model", help="a TorchScript file")
+        command.add_argument("--contract", metavar="FILE", help="instead of the model's own")
+        command.add_argument("--json", action="store_true", help="machine-readable output")
+        command.set_defaults(run=run)
+        return command
+
+    add("inspect", inspect, "Say what a model wants and gives (does not load the weights).")
+    command = add("validate", validate, "List all violations of the contract, then try the model.")
+    command.add_argument("--no-run", action="store_true", help="the contract only, without torch")
+    command = add("probe-halo", probe_halo, "Measure the halo and the stride of a model.")
+    command.add_argument("--samples", type=int, default=8, help="random inputs (default: 8)")
+    command.add_argument("--seed", type=int, default=0)
+    return parser
+
+
+def main(argv=None):
+    args = _parser().parse_args(argv)
+    try:
+        return args.run(args)
+    except ContractError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""Recipes: the commands that make the demonstration data and train the shipped models."""

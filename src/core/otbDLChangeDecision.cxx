@@ -1,0 +1,259 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#include "otbDLChangeDecision.h"
+
+#include "otbDLError.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+namespace otb
+{
+namespace dl
+{
+
+namespace
+{
+
+float Sigmoid(float z)
+{
+  return 1.f / (1.f + std::exp(-z));
+}
+
+/** Softmax of n values at distance `stride`, in place. */
+void Softmax(float* z, int n, std::ptrdiff_t stride)
+{
+  float most = z[0];
+  for (int c = 1; c < n; ++c)
+  {
+    most = std::max(most, z[c * stride]);
+  }
+  float sum = 0.f;
+  for (int c = 0; c < n; ++c)
+  {
+    z[c * stride] = std::exp(z[c * stride] - most);
+    sum += z[c * stride];
+  }
+  for (int c = 0; c < n; ++c)
+  {
+    z[c * stride] /= sum;
+  }
+}
+
+int IndexOf(const ModelContract& contract, const char* role)
+{
+  const auto* output = contract.FindOutput(role);
+  return output ? static_cast<int>(output - contract.outputs.data()) : -1;
+}
+
+} // namespace
+
+float ChangeDecision::NoDataOf(Result result, int classes)
+{
+  switch (result)
+  {
+  case Change:
+    return classes * classes < 255 ? 255.f : 65535.f;
+  case Class1:
+  case Class2:
+    return 255.f;
+  default:
+    return -1.f;
+  }
+}
+
+ChangeDecision::ChangeDecision(const ModelContract& contract, std::vector<Result> wanted, double threshold)
+    : m_Wanted(std::move(wanted)), m_Temperature(static_cast<float>(contract.temperature)), m_Threshold(static_cast<float>(threshold))
+{
+  if (contract.task != "change-detection")
+  {
+    throw Error(Complaint("model", "a model of task " + contract.task, "change-detection", "Choose the application of that task."));
+  }
+  if (IndexOf(contract, "transition_logits") >= 0)
+  {
+    m_Head = Head::Transition;
+    m_ChangeIndex = IndexOf(contract, "transition_logits");
+    for (const auto& c : contract.outputs[m_ChangeIndex].classes)
+    {
+      m_Values[0].push_back(c.value);
+      m_Values[1].push_back(c.value);
+    }
+  }
+  else
+  {
+    m_ChangeIndex = std::max(IndexOf(contract, "change_logits"), IndexOf(contract, "change_probability"));
+    m_ChangeIsProbability = IndexOf(contract, "change_probability") >= 0;
+    m_ClassIndex[0] = IndexOf(contract, "sem1_logits");
+    m_ClassIndex[1] = IndexOf(contract, "sem2_logits");
+    if (m_ClassIndex[0] >= 0)
+    {
+      m_Head = Head::Semantic;
+      for (int d = 0; d < 2; ++d)
+      {
+        for (const auto& c : contract.outputs[m_ClassIndex[d]].classes)
+        {
+          m_Values[d].push_back(c.value);
+        }
+      }
+    }
+  }
+  m_K = static_cast<int>(m_Values[0].size());
+  for (const auto& values : m_Values)
+  {
+    for (const int v : values)
+    {
+      if (v > 254)
+      {
+        throw Error(Complaint("model", "a class of value " + std::to_string(v), "values from 0 to 254", "Class maps are 8-bit, 255 is no-data."));
+      }
+    }
+  }
+  if (m_Head == Head::Semantic && m_K < 2)
+  {
+    throw Error(Complaint("model", "class heads of one class", "two classes or more", "Declare a binary model instead."));
+  }
+  for (const Result r : m_Wanted)
+  {
+    if ((r == Class1 || r == Class2) && m_K == 0)
+    {
+      throw Error(Complaint(r == Class1 ? "sem1" : "sem2", "the model \"" + contract.id + "\", which has no class heads",
+                            "a model with sem1_logits and sem2_logits, or transition_logits", "Leave this output out."));
+    }
+    m_NoData.push_back(NoDataOf(r, m_K));
+  }
+}
+
+int ChangeDecision::ScoreChannels() const
+{
+  return m_Head == Head::Binary ? 1 : m_Head == Head::Semantic ? 1 + 2 * m_K : 1 + m_K * m_K;
+}
+
+void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, int offset, int size, float* scores) const
+{
+  const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(size) * size;
+  const float cooler = 1.f / m_Temperature;
+
+  const auto softmaxOf = [&](const BatchView& v, float* out)
+  {
+    for (int c = 0; c < v.channels; ++c)
+    {
+      for (int y = 0; y < size; ++y)
+      {
+        for (int x = 0; x < size; ++x)
+        {
+          out[c * plane + y * size + x] = *v.At(n, c, offset + y, offset + x) * cooler;
+        }
+      }
+    }
+    for (std::ptrdiff_t i = 0; i < plane; ++i)
+    {
+      Softmax(out + i, v.channels, plane);
+    }
+  };
+
+  const BatchView& change = outputs[m_ChangeIndex];
+  if (m_Head == Head::Transition)
+  {
+    softmaxOf(change, scores);
+    return;
+  }
+  for (int y = 0; y < size; ++y)
+  {
+    for (int x = 0; x < size; ++x)
+    {
+      const float z = *change.At(n, 0, offset + y, offset + x);
+      float& p = scores[y * size + x];
+      if (m_ChangeIsProbability)
+      {
+        p = z;
+      }
+      else
+      {
+        p = Sigmoid((change.channels == 2 ? *change.At(n, 1, offset + y, offset + x) - z : z) * cooler);
+      }
+    }
+  }
+  if (m_Head == Head::Semantic)
+  {
+    softmaxOf(outputs[m_ClassIndex[0]], scores + plane);
+    softmaxOf(outputs[m_ClassIndex[1]], scores + (1 + m_K) * plane);
+  }
+}
+
+void ChangeDecision::Decide(const float* scores, std::ptrdiff_t scoreStride, std::ptrdiff_t count, float* results, std::ptrdiff_t resultStride) const
+{
+  for (std::ptrdiff_t i = 0; i < count; ++i)
+  {
+    const auto s = [&](int c) { return scores[c * scoreStride + i]; };
+    const float p = m_Head == Head::Transition ? 1.f - s(0) : s(0);
+    const bool changed = p >= m_Threshold;
+    int from = -1, to = -1; // positions, -1: not known
+    float confidence = changed ? p : 1.f - p;
+
+    if (m_Head == Head::Transition && changed)
+    {
+      int best = 1;
+      for (int c = 2; c <= m_K * m_K; ++c)
+      {
+        best = s(c) > s(best) ? c : best;
+      }
+      from = (best - 1) / m_K;
+      to = (best - 1) % m_K;
+      confidence = s(best);
+    }
+    else if (m_Head == Head::Semantic)
+    {
+      float same = 0.f, best = -1.f;
+      for (int a = 0; a < m_K; ++a)
+      {
+        same += s(1 + a) * s(1 + m_K + a);
+        for (int b = 0; b < m_K; ++b)
+        {
+          const float joint = s(1 + a) * s(1 + m_K + b);
+          if ((a != b) == changed && joint > best)
+          {
+            best = joint;
+            from = a;
+            to = b;
+          }
+        }
+      }
+      if (changed)
+      {
+        // 1 - same vanishes when both heads are sure of one class: then the pair keeps no more than the change probability.
+        confidence = std::min(p, p * best / std::max(1.f - same, 1e-12f));
+      }
+    }
+
+    for (std::size_t r = 0; r < m_Wanted.size(); ++r)
+    {
+      float& out = results[static_cast<std::ptrdiff_t>(r) * resultStride + i];
+      switch (m_Wanted[r])
+      {
+      case Change:
+        out = !changed ? 0.f : m_K == 0 ? 1.f : static_cast<float>(1 + from * m_K + to);
+        break;
+      case Probability:
+        out = p;
+        break;
+      case Class1:
+        out = from < 0 ? m_NoData[r] : static_cast<float>(m_Values[0][from]);
+        break;
+      case Class2:
+        out = to < 0 ? m_NoData[r] : static_cast<float>(m_Values[1][to]);
+        break;
+      case Confidence:
+        out = confidence;
+        break;
+      }
+    }
+  }
+}
+
+} // namespace dl
+} // namespace otb

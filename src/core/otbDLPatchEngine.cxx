@@ -1,0 +1,428 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#include "otbDLPatchEngine.h"
+
+#include "otbDLPatchStore.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+#include <utility>
+
+namespace otb
+{
+namespace dl
+{
+
+namespace
+{
+
+/** Adds the time until its end to a counter, in seconds. */
+class Stopwatch
+{
+public:
+  explicit Stopwatch(double& seconds) : m_Seconds(seconds), m_Start(std::chrono::steady_clock::now()) {}
+  ~Stopwatch() { m_Seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - m_Start).count(); }
+
+private:
+  double& m_Seconds;
+  std::chrono::steady_clock::time_point m_Start;
+};
+
+/** Stands in score 0 of a blended patch where the pixel holds no data. */
+constexpr float noDataMark = -std::numeric_limits<float>::infinity();
+
+} // namespace
+
+PatchEngine::PatchEngine(const PatchGrid& grid, std::shared_ptr<Predictor> predictor, std::shared_ptr<const MapOperator> mapOperator,
+                         std::vector<InputNormalisation> inputs, Settings settings)
+    : m_Grid(grid), m_Predictor(std::move(predictor)), m_Operator(std::move(mapOperator)), m_Inputs(std::move(inputs)), m_Settings(std::move(settings))
+{
+  m_Window = m_Settings.window.Empty() ? m_Grid.Image() : Intersection(m_Settings.window, m_Grid.Image());
+  if (m_Window.Empty())
+  {
+    m_Window = m_Grid.Image();
+  }
+  m_WindowPatches = m_Grid.Covering(m_Window);
+  m_Statistics.patchesInWindow = m_WindowPatches.Area();
+
+  // Cropped patches never meet again: their decision is kept. Blended ones meet as scores.
+  const std::size_t channels = m_Grid.Blending() == Blend::Crop ? m_Operator->ResultChannels() : m_Operator->ScoreChannels();
+  const std::size_t pixels = static_cast<std::size_t>(m_Grid.CoreSize()) * m_Grid.CoreSize();
+  m_Store = std::make_unique<PatchStore>(m_Grid.Count(), channels * pixels, m_Settings.keptBytes, m_Settings.spillDirectory);
+  m_Slots.resize(m_Predictor->BatchSize());
+  m_Scores.resize(pixels * m_Operator->ScoreChannels());
+  if (m_Grid.Blending() == Blend::Hann)
+  {
+    m_Hann = HannWindow(m_Grid.Patch());
+  }
+}
+
+PatchEngine::~PatchEngine() = default;
+
+std::int64_t PatchEngine::Id(std::int64_t i, std::int64_t j) const
+{
+  return j * m_Grid.Columns() + i;
+}
+
+/** The pixels of the window to which a patch contributes. */
+Region PatchEngine::Support(std::int64_t i, std::int64_t j) const
+{
+  return Intersection(m_Grid.Core(i, j), m_Window);
+}
+
+void PatchEngine::Produce(const Region& region, PixelSource& source, const std::vector<ResultPlane>& results, const Progress& progress)
+{
+  const Region patches = m_Grid.Covering(region);
+  const bool blended = m_Grid.Blending() == Blend::Hann;
+  const auto lastCell = blended ? patches.y1 - 1 : patches.y1;
+  for (std::int64_t b = patches.y0; b < lastCell; ++b)
+  {
+    ComputeRow(b, patches, source, progress);
+    if (blended)
+    {
+      ComputeRow(b + 1, patches, source, progress);
+    }
+    Stopwatch watch(m_Statistics.secondsDeciding);
+    for (std::int64_t a = patches.x0; a < (blended ? patches.x1 - 1 : patches.x1); ++a)
+    {
+      if (blended)
+      {
+        DeliverCell(a, b, region, results);
+      }
+      else
+      {
+        DeliverCore(a, b, region, results);
+      }
+    }
+  }
+  m_Statistics.patchesSpilled = m_Store->PatchesSpilled();
+}
+
+/** Makes the patches of one row of `patches` ready. Slots of the last batch that the row does not fill go to the patches that will be asked for next:
+ * first the other rows of this region, then the rest of the window in the order in which images are read. */
+void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, PixelSource& source, const Progress& progress)
+{
+  const Region pinned{patches.x0, std::max(patches.y0, row - 1), patches.x1, row + 2};
+  const int batch = static_cast<int>(m_Slots.size());
+
+  const auto takeRow = [&](std::int64_t j, std::int64_t begin, std::int64_t end, bool ahead)
+  {
+    for (std::int64_t i = begin; i < end && !(ahead && m_Filled == 0);)
+    {
+      const auto wanted = [&](std::int64_t column)
+      {
+        const auto s = m_Store->GetState(Id(column, j));
+        return s == PatchStore::State::Missing || (s == PatchStore::State::Done && !ahead);
+      };
+      if (!wanted(i))
+      {
+        ++i;
+        continue;
+      }
+      std::int64_t run = i + 1;
+      while (run < end && run - i < batch - m_Filled && wanted(run))
+      {
+        ++run;
+      }
+      i = PackRun(i, j, run, source);
+      if (m_Filled == batch)
+      {
+        RunBatch(pinned, progress);
+      }
+    }
+  };
+
+  takeRow(row, patches.x0, patches.x1, false);
+  for (std::int64_t j = row + 1; j < patches.y1 && m_Filled > 0; ++j)
+  {
+    takeRow(j, patches.x0, patches.x1, true);
+  }
+  // Looking further costs reading only; where much is empty it is not worth it.
+  const std::int64_t emptyLimit = m_Statistics.patchesEmpty + 4 * batch;
+  for (std::int64_t j = row; j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.patchesEmpty < emptyLimit; ++j)
+  {
+    takeRow(j, j == row ? std::max(patches.x1, m_WindowPatches.x0) : m_WindowPatches.x0, m_WindowPatches.x1, true);
+  }
+  if (m_Filled > 0)
+  {
+    RunBatch(pinned, progress);
+  }
+}
+
+/** Reads patches [i, end) of row j at once and packs those with data. Returns the first one not looked at. */
+std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t end, PixelSource& source)
+{
+  Region needed = m_Grid.Reads(m_Grid.Footprint(i, j));
+  for (std::int64_t k = i + 1; k < end; ++k)
+  {
+    needed = BoundingBox(needed, m_Grid.Reads(m_Grid.Footprint(k, j)));
+  }
+  PixelBlock block;
+  {
+    Stopwatch watch(m_Statistics.secondsReading);
+    block = source.Read(needed);
+  }
+
+  Stopwatch watch(m_Statistics.secondsPacking);
+  const Region image = m_Grid.Image();
+  const int core = m_Grid.CoreSize(), offset = m_Grid.CoreOffset();
+  for (; i < end; ++i)
+  {
+    const std::int64_t patch = Id(i, j);
+    const Region footprint = m_Grid.Footprint(i, j);
+    PatchValidity(block, footprint, image.Width(), image.Height(), m_Inputs, m_Valid);
+
+    // What lies outside the image is a mirror image: it does not make a patch worth inferring.
+    const Region inside = Intersection(m_Grid.Core(i, j), image);
+    Slot& slot = m_Slots[m_Filled];
+    slot.valid.assign(static_cast<std::size_t>(core) * core, 0);
+    bool any = false;
+    for (std::int64_t y = inside.y0; y < inside.y1; ++y)
+    {
+      const std::uint8_t* from = m_Valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
+      std::uint8_t* to = slot.valid.data() + (y - footprint.y0 - offset) * core + (inside.x0 - footprint.x0 - offset);
+      std::copy(from, from + inside.Width(), to);
+      any = any || std::any_of(from, from + inside.Width(), [](std::uint8_t v) { return v != 0; });
+    }
+    if (!any)
+    {
+      m_Store->SetState(patch, PatchStore::State::Empty);
+      ++m_Statistics.patchesEmpty;
+      continue;
+    }
+    m_Statistics.patchesRepeated += m_Store->WasInferred(patch);
+    m_Store->SetState(patch, PatchStore::State::Pending);
+    slot.patch = patch;
+    for (std::size_t k = 0; k < m_Inputs.size(); ++k)
+    {
+      PackPatch(block, footprint, image.Width(), image.Height(), static_cast<int>(k), m_Inputs[k], m_Valid, m_Predictor->Input(static_cast<int>(k)), m_Filled);
+    }
+    ++m_Filled;
+  }
+  return i;
+}
+
+void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
+{
+  if (progress)
+  {
+    progress(std::min(1., static_cast<double>(m_Statistics.patchesInferred - m_Statistics.patchesRepeated + m_Statistics.patchesEmpty) /
+                              static_cast<double>(m_Statistics.patchesInWindow)));
+  }
+  {
+    Stopwatch watch(m_Statistics.secondsModel);
+    m_Predictor->Run();
+  }
+  ++m_Statistics.modelCalls;
+  m_Statistics.patchesInferred += m_Filled;
+
+  Stopwatch watch(m_Statistics.secondsDeciding);
+  std::vector<BatchView> outputs;
+  for (int k = 0; k < m_Predictor->Outputs(); ++k)
+  {
+    outputs.push_back(m_Predictor->Output(k));
+  }
+  const int core = m_Grid.CoreSize();
+  const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(core) * core;
+  const int channels = m_Operator->ScoreChannels();
+  const auto& noData = m_Operator->NoData();
+  const auto isPinned = [&](std::int64_t patch)
+  {
+    const std::int64_t i = patch % m_Grid.Columns(), j = patch / m_Grid.Columns();
+    return i >= pinned.x0 && i < pinned.x1 && j >= pinned.y0 && j < pinned.y1;
+  };
+
+  for (int n = 0; n < m_Filled; ++n)
+  {
+    const Slot& slot = m_Slots[n];
+    auto data = m_Store->NewData();
+    if (m_Grid.Blending() == Blend::Hann)
+    {
+      m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, data->data());
+      for (std::ptrdiff_t p = 0; p < pixels; ++p)
+      {
+        if (!slot.valid[p])
+        {
+          (*data)[p] = noDataMark;
+        }
+      }
+    }
+    else
+    {
+      m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, m_Scores.data());
+      m_Operator->Decide(m_Scores.data(), pixels, pixels, data->data(), pixels);
+      for (std::ptrdiff_t p = 0; p < pixels; ++p)
+      {
+        bool good = slot.valid[p] != 0;
+        if (good)
+        {
+          for (int c = 0; c < channels; ++c)
+          {
+            good = good && std::isfinite(m_Scores[c * pixels + p]);
+          }
+          m_Statistics.notFinite += !good;
+        }
+        if (!good)
+        {
+          for (std::size_t r = 0; r < noData.size(); ++r)
+          {
+            (*data)[r * pixels + p] = noData[r];
+          }
+        }
+      }
+    }
+    m_Store->Put(slot.patch, std::move(data), isPinned);
+  }
+  m_Filled = 0;
+}
+
+void PatchEngine::FillNoData(const Region& part, const Region& region, const std::vector<ResultPlane>& results) const
+{
+  const auto& noData = m_Operator->NoData();
+  for (std::size_t r = 0; r < results.size(); ++r)
+  {
+    for (std::int64_t y = part.y0; y < part.y1; ++y)
+    {
+      float* out = results[r].data + (y - region.y0) * results[r].strideY + (part.x0 - region.x0) * results[r].strideX;
+      for (std::int64_t x = 0; x < part.Width(); ++x)
+      {
+        out[x * results[r].strideX] = noData[r];
+      }
+    }
+  }
+}
+
+/** Counts what a patch gave, and lets it go once it gave all. */
+void PatchEngine::Account(std::int64_t i, std::int64_t j, const Region& delivered)
+{
+  const std::int64_t patch = Id(i, j);
+  if (m_Store->GetState(patch) == PatchStore::State::Empty)
+  {
+    return;
+  }
+  if (m_Store->Deliver(patch, Intersection(delivered, m_Window).Area()) >= Support(i, j).Area())
+  {
+    m_Store->SetState(patch, PatchStore::State::Done);
+  }
+}
+
+void PatchEngine::DeliverCore(std::int64_t i, std::int64_t j, const Region& region, const std::vector<ResultPlane>& results)
+{
+  const Region core = m_Grid.Core(i, j);
+  const Region part = Intersection(core, region);
+  if (m_Store->GetState(Id(i, j)) == PatchStore::State::Empty)
+  {
+    FillNoData(part, region, results);
+    return;
+  }
+  const auto data = m_Store->Get(Id(i, j));
+  const std::int64_t size = m_Grid.CoreSize();
+  const std::int64_t pixels = size * size;
+  for (std::size_t r = 0; r < results.size(); ++r)
+  {
+    for (std::int64_t y = part.y0; y < part.y1; ++y)
+    {
+      const float* from = data->data() + r * pixels + (y - core.y0) * size + (part.x0 - core.x0);
+      float* out = results[r].data + (y - region.y0) * results[r].strideY + (part.x0 - region.x0) * results[r].strideX;
+      for (std::int64_t x = 0; x < part.Width(); ++x)
+      {
+        out[x * results[r].strideX] = from[x];
+      }
+    }
+  }
+  Account(i, j, part);
+}
+
+/** Cell (a, b) is the square of side S that patches (a..a+1, b..b+1) share. */
+void PatchEngine::DeliverCell(std::int64_t a, std::int64_t b, const Region& region, const std::vector<ResultPlane>& results)
+{
+  const std::int64_t S = m_Grid.Step();
+  const Region cell = {a * S, b * S, (a + 1) * S, (b + 1) * S};
+  const Region part = Intersection(cell, Intersection(region, m_Grid.Image()));
+  PatchStore::Data data[2][2];
+  bool empty = false;
+  for (int v = 0; v < 2; ++v)
+  {
+    for (int u = 0; u < 2; ++u)
+    {
+      // A patch without a valid pixel has none in this cell either.
+      empty = empty || m_Store->GetState(Id(a + u, b + v)) == PatchStore::State::Empty;
+    }
+  }
+  if (empty)
+  {
+    FillNoData(part, region, results);
+  }
+  else
+  {
+    for (int v = 0; v < 2; ++v)
+    {
+      for (int u = 0; u < 2; ++u)
+      {
+        data[v][u] = m_Store->Get(Id(a + u, b + v));
+      }
+    }
+    const std::int64_t P = m_Grid.Patch();
+    const std::ptrdiff_t plane = P * P;
+    const int channels = m_Operator->ScoreChannels();
+    const auto& noData = m_Operator->NoData();
+    const std::ptrdiff_t width = part.Width();
+    m_Scores.resize(std::max<std::size_t>(m_Scores.size(), channels * width));
+    m_Results.resize(results.size() * width);
+    for (std::int64_t y = part.y0; y < part.y1; ++y)
+    {
+      const std::int64_t v = y - cell.y0;
+      const float wy[2] = {m_Hann[S + v], m_Hann[v]};
+      const float* rows[2][2];
+      for (int s = 0; s < 2; ++s)
+      {
+        for (int t = 0; t < 2; ++t)
+        {
+          // The first patch of a pair shows the cell in its second half.
+          rows[s][t] = data[s][t]->data() + (v + (s == 0 ? S : 0)) * P + (t == 0 ? S : 0) + (part.x0 - cell.x0);
+        }
+      }
+      for (int c = 0; c < channels; ++c)
+      {
+        for (std::ptrdiff_t x = 0; x < width; ++x)
+        {
+          const std::int64_t u = x + part.x0 - cell.x0;
+          const std::ptrdiff_t at = c * plane + x;
+          const float w0 = m_Hann[S + u], w1 = m_Hann[u];
+          m_Scores[c * width + x] = wy[0] * (w0 * rows[0][0][at] + w1 * rows[0][1][at]) + wy[1] * (w0 * rows[1][0][at] + w1 * rows[1][1][at]);
+        }
+      }
+      m_Operator->Decide(m_Scores.data(), width, width, m_Results.data(), width);
+      for (std::ptrdiff_t x = 0; x < width; ++x)
+      {
+        const bool valid = rows[0][0][x] != noDataMark;
+        bool good = valid;
+        for (int c = 0; good && c < channels; ++c)
+        {
+          good = std::isfinite(m_Scores[c * width + x]);
+        }
+        m_Statistics.notFinite += valid && !good;
+        for (std::size_t r = 0; r < results.size(); ++r)
+        {
+          results[r].data[(y - region.y0) * results[r].strideY + (x + part.x0 - region.x0) * results[r].strideX] = good ? m_Results[r * width + x] : noData[r];
+        }
+      }
+    }
+  }
+  for (int v = 0; v < 2; ++v)
+  {
+    for (int u = 0; u < 2; ++u)
+    {
+      Account(a + u, b + v, part);
+    }
+  }
+}
+
+} // namespace dl
+} // namespace otb

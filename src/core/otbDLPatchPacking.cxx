@@ -1,0 +1,130 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#include "otbDLPatchPacking.h"
+
+#include <cmath>
+
+namespace otb
+{
+namespace dl
+{
+
+InputNormalisation Normalisation(const ModelInput& input, const std::vector<bool>& declaredFlags, const std::vector<double>& declared)
+{
+  InputNormalisation n;
+  const std::size_t bands = input.bands.size();
+  n.scaling = input.scaling;
+  n.rule = input.noDataRule;
+  n.fill = input.noDataFill;
+  n.noData.assign(bands, input.noData.value_or(0.));
+  n.hasNoData.assign(bands, input.noData.has_value());
+  for (std::size_t b = 0; b < bands && b < declaredFlags.size() && b < declared.size(); ++b)
+  {
+    if (declaredFlags[b])
+    {
+      n.noData[b] = declared[b];
+      n.hasNoData[b] = true;
+    }
+  }
+  return n;
+}
+
+namespace
+{
+/** Offsets, in the block, of the columns (or rows) that a mirrored interval shows. */
+std::vector<std::ptrdiff_t> Offsets(std::int64_t begin, std::int64_t end, std::int64_t imageSize, std::int64_t blockBegin)
+{
+  std::vector<std::ptrdiff_t> offsets(end - begin);
+  for (std::int64_t i = begin; i < end; ++i)
+  {
+    offsets[i - begin] = Mirror(i, imageSize) - blockBegin;
+  }
+  return offsets;
+}
+} // namespace
+
+void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight,
+                   const std::vector<InputNormalisation>& inputs, std::vector<std::uint8_t>& valid)
+{
+  const auto columns = Offsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
+  const auto rows = Offsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
+  const std::size_t width = columns.size();
+  valid.assign(width * rows.size(), 1);
+  // Bands holding the no-data value, counted a row at a time.
+  std::vector<unsigned int> matches(width);
+
+  for (std::size_t y = 0; y < rows.size(); ++y)
+  {
+    std::uint8_t* out = valid.data() + y * width;
+    if (block.mask.data)
+    {
+      const float* line = block.mask.data + rows[y] * block.mask.strideY;
+      for (std::size_t x = 0; x < width; ++x)
+      {
+        const float m = line[columns[x] * block.mask.strideX];
+        out[x] = m != 0.f && !std::isnan(m);
+      }
+    }
+    for (std::size_t k = 0; k < inputs.size(); ++k)
+    {
+      const auto& in = inputs[k];
+      const std::size_t bands = in.scaling.size();
+      const unsigned int limit = in.rule == NoDataRule::All ? static_cast<unsigned int>(bands) : 1u;
+      std::fill(matches.begin(), matches.end(), 0u);
+      for (std::size_t b = 0; b < bands; ++b)
+      {
+        const PlaneView& plane = block.bands[k][b];
+        const float* line = plane.data + rows[y] * plane.strideY;
+        const bool flag = in.hasNoData[b];
+        const float none = static_cast<float>(in.noData[b]);
+        for (std::size_t x = 0; x < width; ++x)
+        {
+          const float v = line[columns[x] * plane.strideX];
+          if (!std::isfinite(v))
+          {
+            out[x] = 0;
+          }
+          matches[x] += flag && v == none;
+        }
+      }
+      for (std::size_t x = 0; x < width; ++x)
+      {
+        out[x] = out[x] && matches[x] < limit;
+      }
+    }
+  }
+}
+
+void PackPatch(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight, int input,
+               const InputNormalisation& normalisation, const std::vector<std::uint8_t>& valid, const BatchView& batch, int n)
+{
+  const auto columns = Offsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
+  const auto rows = Offsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
+  const std::size_t width = columns.size();
+
+  for (std::size_t b = 0; b < normalisation.scaling.size(); ++b)
+  {
+    const PlaneView& plane = block.bands[input][b];
+    const auto& s = normalisation.scaling[b];
+    const float low = static_cast<float>(s.low), high = static_cast<float>(s.high);
+    const float offset = static_cast<float>(s.offset), divisor = static_cast<float>(s.divisor);
+    for (std::size_t y = 0; y < rows.size(); ++y)
+    {
+      const float* line = plane.data + rows[y] * plane.strideY;
+      const std::uint8_t* ok = valid.data() + y * width;
+      float* out = batch.At(n, static_cast<std::ptrdiff_t>(b), static_cast<std::ptrdiff_t>(y), 0);
+      for (std::size_t x = 0; x < width; ++x)
+      {
+        const float v = std::min(std::max(line[columns[x] * plane.strideX], low), high);
+        out[x * batch.strideX] = ok[x] ? (v - offset) / divisor : normalisation.fill;
+      }
+    }
+  }
+}
+
+} // namespace dl
+} // namespace otb

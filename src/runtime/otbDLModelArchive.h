@@ -1,0 +1,24 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#ifndef otbDLModelArchive_h
+#define otbDLModelArchive_h
+
+#include <string>
+
+namespace otb
+{
+namespace dl
+{
+
+/** Checks that a file is a whole TorchScript archive and returns its embedded contract; empty when it has none.
+ * \throw Error that says what the file is instead */
+std::string EmbeddedContract(const std::string& modelFile);
+
+} // namespace dl
+} // namespace otb
+
+#endif
