@@ -11,6 +11,7 @@
 #include "itkCommand.h"
 #include "otbExtendedFilenameToWriterOptions.h"
 #include "otbImageFileWriter.h"
+#include "otbImageRegionSquareTileSplitter.h"
 #include "otbMultiImageFileWriter.h"
 #include "otbWrapperAddProcessToWatchEvent.h"
 #include "otbWrapperInputImageListParameter.h"
@@ -126,6 +127,30 @@ bool FlushDataset(const std::string& path)
     }
   }
   return good;
+}
+
+/** A number of square tiles near `wanted` that MultiImageFileWriter (OTB 8.1) writes without leaving any out; 0 if there is none.
+ *
+ * That writer asks its splitter for a number of tiles, gets another number, asks again for that one, and then writes as many tiles as it was promised the first
+ * time though the second answer cut the image into more. So the number must be one that the splitter gives back unchanged. */
+unsigned int SafeNumberOfTiles(const itk::ImageRegion<2>& image, const itk::ImageRegion<2>& written, unsigned int wanted)
+{
+  auto splitter = otb::ImageRegionSquareTileSplitter<2>::New();
+  for (unsigned int n = wanted; n <= 4 * wanted + 16; ++n)
+  {
+    unsigned int tiles = splitter->GetNumberOfSplits(image, n);
+    unsigned int again = splitter->GetNumberOfSplits(written, tiles);
+    while (again < tiles && tiles > 1)
+    {
+      tiles = again;
+      again = splitter->GetNumberOfSplits(written, tiles);
+    }
+    if (again == tiles)
+    {
+      return n;
+    }
+  }
+  return 0;
 }
 
 std::string Join(const std::vector<std::string>& words)
@@ -347,7 +372,7 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
 
   otbAppLogINFO(<< "Device " << m_Runtime.device << " (" << m_Runtime.deviceReason << "), " << m_Runtime.precision << ", " << m_Runtime.threads
                 << " thread(s), " << m_Runtime.memoryFormat << ", LibTorch " << m_Runtime.torchVersion << " with " << m_Runtime.blas);
-  otbAppLogINFO(<< "Batch of " << m_Runtime.batch << " patches (" << m_Runtime.batchReason << ")");
+  otbAppLogINFO(<< "Batch of " << m_Runtime.batch << " patches (" << m_Runtime.batchReason << "), " << m_Runtime.workers << " at a time");
   for (const auto& warning : m_Runtime.warnings)
   {
     otbAppLogWARNING(<< warning);
@@ -359,8 +384,9 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
                                                    : ""));
   const auto megabytes = [](std::size_t bytes) { return static_cast<double>(bytes >> 10) / 1024.; };
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
-                << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerPatch * m_Runtime.batch) << ", patches kept up to " << megabytes(ram / 8)
-                << ", GDAL's cache up to " << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to " << megabytes(ram / 4));
+                << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerPatch * m_Runtime.batch * m_Runtime.workers) << ", patches kept up to "
+                << megabytes(ram / 8) << ", GDAL's cache up to " << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to "
+                << megabytes(ram / 4));
 
   filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
   filter->SetSettings(m_Settings);
@@ -380,8 +406,9 @@ void DLApplication::OnProcess(const itk::EventObject& event)
   m_Writer = added->GetProcess();
   auto* multi = dynamic_cast<otb::MultiImageFileWriter*>(m_Writer.GetPointer());
   const unsigned int share = static_cast<unsigned int>(std::max(1, GetParameterInt("ram") / 4));
-  bool chosen = false; // streaming by the user
   m_Settings.window = {};
+  unsigned int bytes = 0, side = 0, tiles = 0;
+  bool strips = false;
   for (const auto& key : m_OutputKeys)
   {
     auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(key));
@@ -395,26 +422,58 @@ void DLApplication::OnProcess(const itk::EventObject& event)
       continue;
     }
     this->Divert(parameter, writer, key);
-    WithWriter(writer,
-               [&](auto* typed)
-               {
-                 auto* helper = typed->GetFilenameHelper();
-                 chosen = chosen || helper->StreamingTypeIsSet();
-                 if (!multi && !helper->StreamingTypeIsSet())
-                 {
-                   typed->SetAutomaticAdaptativeStreaming(share);
-                 }
-                 long long x, y, w, h;
-                 if (helper->BoxIsSet() && std::sscanf(helper->GetBox().c_str(), "%lld:%lld:%lld:%lld", &x, &y, &w, &h) == 4)
-                 {
-                   const otb::dl::Region box{x, y, x + w, y + h};
-                   m_Settings.window = m_Settings.window.Empty() ? box : otb::dl::BoundingBox(m_Settings.window, box);
-                 }
-               });
+    bytes += 2 * sizeof(float); // as made and as converted
+    const auto settle = [&](auto* typed)
+    {
+      auto* helper = typed->GetFilenameHelper();
+      if (!helper->StreamingTypeIsSet())
+      {
+        typed->SetAutomaticAdaptativeStreaming(share);
+      }
+      else
+      {
+        const std::string mode = helper->StreamingSizeModeIsSet() ? helper->GetStreamingSizeMode() : "auto";
+        strips = strips || helper->GetStreamingType() == "stripped" || helper->GetStreamingType() == "none";
+        side = mode == "height" && !strips ? static_cast<unsigned int>(helper->GetStreamingSizeValue()) : side;
+        tiles = mode == "nbsplits" && !strips ? static_cast<unsigned int>(helper->GetStreamingSizeValue()) : tiles;
+      }
+      long long x, y, w, h;
+      if (helper->BoxIsSet() && std::sscanf(helper->GetBox().c_str(), "%lld:%lld:%lld:%lld", &x, &y, &w, &h) == 4)
+      {
+        const otb::dl::Region box{x, y, x + w, y + h};
+        m_Settings.window = m_Settings.window.Empty() ? box : otb::dl::BoundingBox(m_Settings.window, box);
+      }
+    };
+    WithWriter(writer, settle);
   }
-  if (multi && !chosen)
+  if (multi && !strips)
   {
-    multi->SetAutomaticAdaptativeStreaming(share);
+    const auto image = m_Filter->GetOutput(0)->GetLargestPossibleRegion();
+    itk::ImageRegion<2> written = image;
+    if (!m_Settings.window.Empty())
+    {
+      written.SetIndex(0, m_Settings.window.x0);
+      written.SetIndex(1, m_Settings.window.y0);
+      written.SetSize(0, static_cast<itk::SizeValueType>(m_Settings.window.Width()));
+      written.SetSize(1, static_cast<itk::SizeValueType>(m_Settings.window.Height()));
+      written.Crop(image);
+    }
+    const double pixels = static_cast<double>(written.GetNumberOfPixels());
+    double wanted = std::ceil(pixels * bytes / (static_cast<double>(share) * (1 << 20)));
+    if (side > 0 || tiles > 0)
+    {
+      wanted = side > 0 ? std::ceil(pixels / (static_cast<double>(side) * side)) : tiles;
+    }
+    const auto count = static_cast<unsigned int>(std::max(1., wanted));
+    const auto safe = SafeNumberOfTiles(image, written, count);
+    if (safe > 0)
+    {
+      multi->SetNumberOfDivisionsTiledStreaming(safe);
+    }
+    else
+    {
+      multi->SetNumberOfDivisionsStrippedStreaming(count);
+    }
   }
   m_Filter->SetSettings(m_Settings);
 
@@ -449,6 +508,10 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
   std::vector<std::string> done;
   try
   {
+    if (!m_Filter->IsComplete())
+    {
+      throw Error("the writer did not ask for all pixels of the map: nothing was kept. Choose another &streaming: option, or none.");
+    }
     for (const auto& p : pending)
     {
       auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(p.key));

@@ -152,6 +152,7 @@ private:
     filter->SetOperator(decision);
     filter->SetTiling(contract.tiling);
     PrepareRun(filter, contract, keys);
+    SetMultiWriting(keys.size() > 1); // one output streams better alone
     for (std::size_t r = 0; r < keys.size(); ++r)
     {
       SetParameterOutputImage(keys[r], filter->GetOutput(r));

@@ -75,6 +75,9 @@ public:
   /** Zeros before the first region. */
   EngineStatistics GetStatistics() const;
 
+  /** Was every pixel of the window asked for, in the last pass over it? */
+  bool IsComplete() const;
+
   /** The grid of patches. Valid after UpdateOutputInformation(). */
   PatchGrid GetGrid() const;
 
@@ -100,6 +103,7 @@ private:
   PatchEngine::Settings m_Settings;
   std::unique_ptr<PatchEngine> m_Engine;
   std::int64_t m_PixelsMade = 0;
+  bool m_Complete = false;
   std::size_t m_ReferenceInput = 0;
 };
 

@@ -48,15 +48,18 @@ class Predictor
 public:
   virtual ~Predictor() = default;
 
-  /** Patches in a batch. */
+  /** Patches in a batch: slots to fill. */
   virtual int BatchSize() const = 0;
+
+  /** Patches that one forward of the network takes. A batch is one or several of them. */
+  virtual int CallSize() const = 0;
 
   /** Memory of argument k of the network, to be filled with scaled values. */
   virtual BatchView Input(int k) = 0;
 
-  /** Runs the network on the whole batch.
+  /** Runs the network on the first `filled` slots: ceil(filled / CallSize()) forwards.
    * \throw Error when it fails */
-  virtual void Run() = 0;
+  virtual void Run(int filled) = 0;
 
   /** Number of outputs. */
   virtual int Outputs() const = 0;

@@ -26,7 +26,7 @@ struct RuntimeOptions
 {
   std::string device = "auto";    ///< auto, cpu, cuda, cuda:N
   std::string precision = "fp32"; ///< fp32, bf16, fp16
-  int batch = 0;                  ///< patches in a batch; 0: found by a short measurement
+  int batch = 0;                  ///< patches in one forward; 0: found by a short measurement
   int threads = 0;                ///< of the CPU; 0: as many as the machine has
   std::size_t memory = 0;         ///< bytes that tensors and activations may take; 0: no limit
   std::int64_t patches = 0;       ///< in the whole job: how much measuring is worth; 0: unknown
@@ -41,7 +41,8 @@ struct RuntimeReport
   std::string deviceReason; ///< why this one
   std::string precision;    ///< effective
   int threads = 0;          ///< effective
-  int batch = 0;            ///< effective
+  int batch = 0;            ///< patches in one forward
+  int workers = 1;          ///< forwards side by side
   std::string batchReason;  ///< given, or what was measured
   std::string memoryFormat; ///< channels-last or contiguous
   std::string torchVersion;

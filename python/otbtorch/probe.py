@@ -349,7 +349,7 @@ class _Probe:
                 other = []
                 for x, y in zip(first, second):
                     if list(x.shape[-2:]) == [size, size]:
-                        y = x
+                        y = 3.0 * y + 1.0
                         y[..., moved, moved] = x[..., keep, keep]
                     else:
                         y = x

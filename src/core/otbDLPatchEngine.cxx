@@ -217,9 +217,9 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
   }
   {
     Stopwatch watch(m_Statistics.secondsModel);
-    m_Predictor->Run();
+    m_Predictor->Run(m_Filled);
   }
-  ++m_Statistics.modelCalls;
+  m_Statistics.modelCalls += (m_Filled + m_Predictor->CallSize() - 1) / m_Predictor->CallSize();
   m_Statistics.patchesInferred += m_Filled;
 
   Stopwatch watch(m_Statistics.secondsDeciding);

@@ -252,6 +252,11 @@ EngineStatistics PatchMapFilter::GetStatistics() const
   return m_Engine ? m_Engine->Statistics() : EngineStatistics();
 }
 
+bool PatchMapFilter::IsComplete() const
+{
+  return m_Complete;
+}
+
 PatchGrid PatchMapFilter::GetGrid() const
 {
   const auto size = m_Inputs.at(m_ReferenceInput).images.front()->GetLargestPossibleRegion().GetSize();
@@ -376,6 +381,7 @@ void PatchMapFilter::UpdateOutputData(itk::DataObject* itkNotUsed(output))
   }
   if (m_PixelsMade == 0)
   {
+    m_Complete = false;
     this->InvokeEvent(itk::StartEvent());
     this->SetAbortGenerateData(false);
     this->UpdateProgress(0.f);
@@ -423,6 +429,7 @@ void PatchMapFilter::UpdateOutputData(itk::DataObject* itkNotUsed(output))
     this->UpdateProgress(1.f);
     this->InvokeEvent(itk::EndEvent());
     m_PixelsMade = 0;
+    m_Complete = true;
   }
   for (int r = 0; r < m_Operator->ResultChannels(); ++r)
   {

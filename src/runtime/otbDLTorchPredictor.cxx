@@ -9,13 +9,17 @@
 #include "otbDLTensorMemory.h"
 
 #include <ATen/Parallel.h>
+#include <c10/core/thread_pool.h>
 #include <torch/script.h>
 #include <torch/csrc/api/include/torch/version.h>
 
+#include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <cstring>
 #include <dlfcn.h>
+#include <exception>
 #include <iomanip>
 #include <map>
 #include <mutex>
@@ -82,13 +86,13 @@ void PrepareProcess()
                  });
 }
 
-/** Sets the threads of LibTorch for the calling thread and of OpenBLAS, which does not follow it. */
-void SetThreads(int n)
+/** Sets the threads inside a forward, for the calling thread and for OpenBLAS, which has threads of its own and does not follow LibTorch.
+ *
+ * It is one wherever memory allows: the threads that we are given work on different patches instead, which costs no synchronisation, and makes the result of a
+ * patch independent of their number (a matrix product split between threads may round otherwise). */
+void SetThreadsOfAForward(int n)
 {
-  if (at::get_num_threads() != n)
-  {
-    at::set_num_threads(n);
-  }
+  at::set_num_threads(n);
   using Setter = void (*)(int);
   static const auto openblas = reinterpret_cast<Setter>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
   if (openblas)
@@ -146,13 +150,14 @@ public:
     }
     m_Threads = options.threads > 0 ? options.threads : std::max(1u, std::thread::hardware_concurrency());
     report.threads = m_Threads;
-    SetThreads(m_Threads);
     ChooseDevice(options, report);
+    m_Workers = m_Device.is_cpu() ? m_Threads : 1;
+    SetThreadsOfAForward(1);
     Load(file, report);
     DryRun(report);
     ChooseBatch(options, report);
     TensorMemory::Trim();
-    Allocate(report.batch);
+    Allocate();
   }
 
   ~TorchPredictor() override
@@ -171,49 +176,35 @@ public:
 
   BatchView Output(int k) override { return View(m_Outputs[k]); }
 
-  void Run() override
+  int CallSize() const override { return m_CallSize; }
+
+  void Run(int filled) override
   {
-    SetThreads(m_Threads);
-    c10::InferenceMode guard;
-    try
+    m_Filled = filled;
+    if (!m_Halved)
     {
-      if (!m_Halved)
+      try
       {
-        m_Outputs = Forward(m_Inputs);
+        RunParts(m_CallSize);
         return;
       }
-    }
-    catch (const std::exception& e)
-    {
-      if (!IsOutOfMemory(e) || m_Batch < 2)
+      catch (const std::exception& e)
       {
-        throw Error(std::string("the model failed: ") + Brief(e) + (IsOutOfMemory(e) ? " (not enough memory for one patch)" : ""));
+        if (!IsOutOfMemory(e) || m_CallSize < 2)
+        {
+          throw Error(std::string("the model failed: ") + Brief(e) + (IsOutOfMemory(e) ? " (not enough memory for one patch)" : ""));
+        }
       }
       m_Halved = true;
+      TensorMemory::Trim();
       if (m_Warn)
       {
-        m_Warn("out of memory with a batch of " + std::to_string(m_Batch) + " patches; going on with " + std::to_string((m_Batch + 1) / 2));
+        m_Warn("out of memory with " + std::to_string(m_CallSize) + " patches a thread; going on with " + std::to_string((m_CallSize + 1) / 2));
       }
     }
-    m_Outputs.clear();
-    TensorMemory::Trim();
     try
     {
-      const int half = (m_Batch + 1) / 2;
-      std::vector<at::Tensor> parts[2];
-      for (int h = 0; h < 2; ++h)
-      {
-        std::vector<at::Tensor> inputs;
-        for (const auto& in : m_Inputs)
-        {
-          inputs.push_back(in.narrow(0, h == 0 ? 0 : m_Batch - half, half));
-        }
-        parts[h] = Forward(inputs);
-      }
-      for (std::size_t k = 0; k < parts[0].size(); ++k)
-      {
-        m_Outputs.push_back(at::cat({parts[0][k].narrow(0, 0, m_Batch - half), parts[1][k]}, 0));
-      }
+      RunParts((m_CallSize + 1) / 2);
     }
     catch (const std::exception& e)
     {
@@ -223,6 +214,60 @@ public:
   }
 
 private:
+  /** Runs the batch in parts of `size` patches, the workers taking one after another. A part is one forward in one thread, so that its result does not
+   * depend on the number of threads. */
+  void RunParts(int size)
+  {
+    std::atomic<int> next{0};
+    std::exception_ptr failure;
+    std::mutex failureMutex;
+    const auto work = [&]
+    {
+      try
+      {
+        c10::InferenceMode guard;
+        at::set_num_threads(m_ForwardThreads);
+        for (int first = next.fetch_add(size); first < m_Filled; first = next.fetch_add(size))
+        {
+          // The last part steps back, so that all have one shape.
+          const int from = std::max(0, std::min(first, m_Batch - size));
+          std::vector<at::Tensor> inputs;
+          for (const auto& in : m_Inputs)
+          {
+            inputs.push_back(in.narrow(0, from, size));
+          }
+          const auto outputs = Forward(inputs);
+          for (std::size_t k = 0; k < outputs.size(); ++k)
+          {
+            m_Outputs[k].narrow(0, from, size).copy_(outputs[k]);
+          }
+        }
+      }
+      catch (...)
+      {
+        std::lock_guard<std::mutex> lock(failureMutex);
+        failure = std::current_exception();
+        next = m_Filled;
+      }
+    };
+    if (m_Workers == 1)
+    {
+      work();
+    }
+    else
+    {
+      for (int w = 0; w < m_Workers; ++w)
+      {
+        m_Pool->run(work);
+      }
+      m_Pool->waitWorkComplete();
+    }
+    if (failure)
+    {
+      std::rethrow_exception(failure);
+    }
+  }
+
   static BatchView View(const at::Tensor& t) { return {t.data_ptr<float>(), static_cast<int>(t.size(1)), t.stride(0), t.stride(1), t.stride(2), t.stride(3)}; }
 
   void ChooseDevice(const RuntimeOptions& options, RuntimeReport& report)
@@ -467,107 +512,142 @@ private:
     return true;
   }
 
+  /** Seconds of the faster of two forwards. */
+  double Seconds(const std::vector<at::Tensor>& inputs)
+  {
+    double best = 1e30;
+    for (int run = 0; run < 2; ++run)
+    {
+      const auto start = Clock::now();
+      Forward(inputs);
+      best = std::min(best, Since(start));
+    }
+    return best;
+  }
+
+  /** Settles how many patches a forward takes and how many forwards run side by side, within the memory given. */
   void ChooseBatch(const RuntimeOptions& options, RuntimeReport& report)
   {
     c10::InferenceMode guard;
-    // The profiling executor specialises during the first two calls.
-    auto inputs = Probe(2, 0);
+    // The profiling executor specialises during the first calls.
+    const int least = options.batch > 0 ? options.batch : 2;
+    const auto inputs = Probe(least, 0);
     Forward(inputs);
     Forward(inputs);
     TensorMemory::ResetPeak();
-    auto start = Clock::now();
     auto reference = Forward(inputs);
-    double best = Since(start) / 2;
-    report.bytesPerPatch = (TensorMemory::Peak() - report.bytesBase) / 2;
+    report.bytesPerPatch = (TensorMemory::Peak() - report.bytesBase) / least;
     for (auto& t : reference)
     {
       t = t.clone();
     }
-    if (!SameBits(reference, Forward(Probe(2, 1)), 1))
+    if (least > 1 && !SameBits(reference, Forward(Probe(least, 1)), 1))
     {
       report.warnings.push_back("the model's output for a patch depends on its place in the batch: the map may differ in the last bits from one tiling to "
                                 "another");
     }
+    double best = Seconds(inputs) / least;
+    m_CallSize = least;
 
-    if (options.batch > 0)
-    {
-      report.batch = options.batch;
-      report.batchReason = "as asked";
-      return;
-    }
-    report.batch = 2;
-    report.secondsPerPatch = best;
-    std::ostringstream tried;
-    tried << std::fixed << std::setprecision(1) << "measured, ms a patch: 2: " << best * 1e3;
+    // Memory: forwards side by side first, then larger ones.
     const std::size_t room = options.memory > report.bytesBase ? options.memory - report.bytesBase : 0;
-    if (options.memory > 0 && 2 * report.bytesPerPatch > room)
+    const auto fits = [&](std::size_t patches) { return options.memory == 0 || patches * report.bytesPerPatch <= room; };
+    if (!fits(least))
     {
       std::ostringstream warning;
-      warning << "the model needs " << ((report.bytesBase + 2 * report.bytesPerPatch) >> 20) << " MB for the smallest batch, more than its share of -ram ("
-              << (options.memory >> 20) << " MB)";
+      warning << "one forward of " << least << " patches needs " << ((report.bytesBase + least * report.bytesPerPatch) >> 20)
+              << " MB, more than -ram leaves for tensors (" << (options.memory >> 20) << " MB)";
       report.warnings.push_back(warning.str());
     }
-    for (int batch = 4; batch <= 64; batch *= 2)
+    while (m_Workers > 1 && !fits(static_cast<std::size_t>(m_Workers) * least))
     {
-      if (options.memory > 0 && batch * report.bytesPerPatch > room)
-      {
-        tried << "; " << batch << ": more than its share of -ram";
-        break;
-      }
-      // Four runs of it must be worth their while: at most 4 % of the whole job, and no larger than the job.
-      if (options.patches > 0 && (batch > 2 * options.patches || 4. * batch > .04 * static_cast<double>(options.patches) + 32))
-      {
-        tried << "; more is not worth measuring for " << options.patches << " patches";
-        break;
-      }
-      const auto probe = Probe(batch, 0);
-      double seconds;
-      bool same = true;
-      try
-      {
-        same = SameBits(reference, Forward(probe), 0);
-        seconds = 1e30;
-        for (int run = 0; same && run < 2; ++run)
-        {
-          start = Clock::now();
-          Forward(probe);
-          seconds = std::min(seconds, Since(start) / batch);
-        }
-      }
-      catch (const std::exception& e)
-      {
-        if (IsOutOfMemory(e))
-        {
-          tried << "; " << batch << ": out of memory";
-          break;
-        }
-        throw Error(std::string("the model failed: ") + Brief(e));
-      }
+      --m_Workers;
+    }
+    if (m_Workers < m_Threads && m_Device.is_cpu())
+    {
+      const int inside = m_Threads / m_Workers;
+      SetThreadsOfAForward(inside);
+      const bool same = SameBits(reference, Forward(inputs), 0);
+      m_ForwardThreads = same ? inside : 1;
+      SetThreadsOfAForward(m_ForwardThreads);
       if (!same)
       {
-        tried << "; " << batch << ": other bits";
-        continue;
+        std::ostringstream warning;
+        warning << "-ram leaves room for " << m_Workers << " forward(s) at a time, and this model rounds differently with several threads in one: " << m_Workers
+                << " of " << m_Threads << " threads are used. Give -ram "
+                << 2 * ((report.bytesBase + static_cast<std::size_t>(m_Threads) * least * report.bytesPerPatch) >> 20) + 2 << " to use all";
+        report.warnings.push_back(warning.str());
       }
-      tried << ", " << batch << ": " << seconds * 1e3;
-      if (seconds > best * .97)
+    }
+
+    std::ostringstream reason;
+    if (options.batch > 0)
+    {
+      reason << "as asked";
+    }
+    else
+    {
+      reason << std::fixed << std::setprecision(1) << "measured, ms a patch: 2: " << best * 1e3;
+      for (int size = 4; size <= 32; size *= 2)
       {
-        if (batch > 4)
+        if (!fits(static_cast<std::size_t>(m_Workers) * size))
+        {
+          reason << "; " << size << ": more than -ram leaves for tensors";
+          break;
+        }
+        // Three forwards must be worth their while: 3 % of the whole job.
+        if (options.patches > 0 && 3. * size * m_Workers > .03 * static_cast<double>(options.patches))
+        {
+          reason << "; more is not worth measuring for " << options.patches << " patches";
+          break;
+        }
+        const auto probe = Probe(size, 0);
+        double seconds = 0.;
+        try
+        {
+          if (!SameBits(reference, Forward(probe), 0))
+          {
+            reason << "; " << size << ": rounds differently";
+            continue;
+          }
+          seconds = Seconds(probe) / size;
+        }
+        catch (const std::exception& e)
+        {
+          if (!IsOutOfMemory(e))
+          {
+            throw;
+          }
+          reason << "; " << size << ": out of memory";
+          break;
+        }
+        reason << ", " << size << ": " << seconds * 1e3;
+        if (seconds > best * .97)
         {
           break;
         }
-        continue;
+        best = seconds;
+        m_CallSize = size;
       }
-      best = seconds;
-      report.batch = batch;
-      report.secondsPerPatch = best;
     }
-    report.batchReason = tried.str();
+    report.batch = m_CallSize;
+    report.batchReason = reason.str();
+    report.workers = m_Workers;
+    report.secondsPerPatch = best / m_Workers;
   }
 
-  void Allocate(int batch)
+  void Allocate()
   {
-    m_Batch = batch;
-    m_Inputs = Zeros(batch);
+    m_Batch = m_CallSize * m_Workers;
+    m_Inputs = Zeros(m_Batch);
+    for (const auto& out : m_Contract.outputs)
+    {
+      m_Outputs.push_back(at::zeros({m_Batch, out.channels, m_Patch, m_Patch}, at::TensorOptions().dtype(at::kFloat)));
+    }
+    if (m_Workers > 1)
+    {
+      m_Pool = std::make_unique<c10::TaskThreadPool>(m_Workers);
+    }
   }
 
   ModelContract m_Contract;
@@ -575,6 +655,11 @@ private:
   std::function<void(const std::string&)> m_Warn;
   int m_Batch = 0;
   int m_Threads = 1;
+  int m_Workers = 1;
+  int m_ForwardThreads = 1; ///< inside one forward
+  int m_CallSize = 1;       ///< patches of one forward
+  int m_Filled = 0;         ///< slots that count in this run
+  std::unique_ptr<c10::TaskThreadPool> m_Pool;
   bool m_Halved = false;
   bool m_ChannelsLast = false;
   at::Device m_Device{at::kCPU};

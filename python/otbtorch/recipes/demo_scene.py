@@ -17,13 +17,14 @@ What is simulated, in this order:
    (``MIN_DISTANCE``, in standard deviations of the bands), so every pixel marked as change did
    change, and no other pixel did.
 2. *Nuisance*, over the whole image, that a detector has to ignore: the vigour of vegetation (more
-   or less near infrared), a gain and an offset for each band, a smooth illumination field, a
-   sub-pixel shift (about 0.2 pixel), a slight blur, sensor noise and the rounding to 8 bits.
+   or less near infrared, not the same everywhere), thin haze, soft shadows, a gain and an offset
+   for each band, a smooth illumination field, a sub-pixel shift (about 0.2 pixel), a slight blur,
+   sensor noise and the rounding to 8 bits.
 3. A wedge of *no-data* in the south-west corner, as at the edge of a swath.
 
-What it is not: there are no clouds, no shadows that move, no floods, no changes of crops, no relief
-displacement, and no change too faint to be told from noise. Scores on this pair say that the chain
-works, not how well a model would do on two real acquisitions.
+What it is not: there are no thick clouds, no sharp shadows, no floods, no changes of crops, no
+relief displacement, and no change too faint to be told from noise. Scores on this pair say that the
+chain works, not how well a model would do on two real acquisitions.
 
 The same functions, with other seeds, make the training pairs of ``otbtorch.recipes.train_demo``.
 """
@@ -38,7 +39,7 @@ import numpy as np
 #: The seed of the shipped demonstration. Training and calibration never use it.
 DEMO_SEED = 20260
 #: A pixel counts as changed from this RMS distance on, in standard deviations of the bands.
-MIN_DISTANCE = 0.6
+MIN_DISTANCE = 0.5
 #: At least this share of an object has to change, else another content is drawn.
 MIN_CHANGED = 0.85
 #: Objects for 10 000 pixels.
@@ -294,6 +295,17 @@ def shift(image, dy, dx):
     return image
 
 
+def waves(rng, rows, columns, shortest, longest):
+    """A smooth random field with values mostly in [-1, 1]; periods in pixels."""
+    y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
+    field = np.zeros((rows, columns), np.float32)
+    for _ in range(4):
+        angle, period = rng.uniform(0, 2 * np.pi), rng.uniform(shortest, longest)
+        phase = rng.uniform(0, 2 * np.pi)
+        field += np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
+    return field / 2
+
+
 def draw_nuisance(rng, strength=1.0):
     """Draw the parameters of the differences that are not changes."""
     angle = rng.uniform(0, 2 * np.pi)
@@ -301,13 +313,15 @@ def draw_nuisance(rng, strength=1.0):
     return {
         "gain": (rng.uniform(1 - 0.10 * strength, 1 + 0.10 * strength)
                  * (1 + 0.03 * strength * rng.standard_normal(6))).round(4).tolist(),
-        "vigour": round(float(rng.uniform(-0.15, 0.15) * strength), 4),
+        "vigour": round(float(rng.uniform(0.2, 0.45) * strength), 4),
+        "haze_dn": round(float(rng.uniform(8, 18) * strength), 2),
+        "shadow": round(float(rng.uniform(0.1, 0.35) * strength), 4),
         "offset": (3.0 * strength * rng.standard_normal(6)).round(2).tolist(),
         "illumination": round(float(rng.uniform(0.03, 0.07) * strength), 4),
         "shift_px": [round(float(radius * np.sin(angle)), 3),
                      round(float(radius * np.cos(angle)), 3)],
         "blur": round(float(rng.uniform(0.02, 0.08)), 4),
-        "noise_dn": round(float(rng.uniform(1.2, 2.2) * strength), 3),
+        "noise_dn": round(float(rng.uniform(1.5, 2.5) * strength), 3),
     }
 
 
@@ -317,18 +331,17 @@ def add_nuisance(image, rng, nuisance):
     image = image.astype(np.float32)
     # Vegetation that thrives reflects more near infrared and less red and shortwave infrared.
     red, nir = image[2], image[3]
-    share = np.clip((nir - red) / np.maximum(nir + red, 1) / 0.4, 0, 1) * nuisance["vigour"]
+    share = np.clip((nir - red) / np.maximum(nir + red, 1) / 0.4, 0, 1)
+    share = share * nuisance["vigour"] * waves(rng, rows, columns, 80, 400)
     image = image * (1 + np.multiply.outer(np.float32([0, 0, -0.5, 1, -0.4, -0.5]), share))
     image = shift(image, *nuisance["shift_px"])
     image = blur(image, nuisance["blur"])
-    y, x = np.mgrid[0:rows, 0:columns].astype(np.float32)
-    field = np.zeros((rows, columns), np.float32)
-    for _ in range(4):
-        # Waves of 200 to 1000 pixels: slow against the objects and against what a patch sees.
-        angle, period = rng.uniform(0, 2 * np.pi), rng.uniform(200, 1000)
-        phase = rng.uniform(0, 2 * np.pi)
-        field += np.cos(2 * np.pi * (x * np.cos(angle) + y * np.sin(angle)) / period + phase)
-    field = 1 + nuisance["illumination"] * field / 2
+    field = 1 + nuisance["illumination"] * waves(rng, rows, columns, 200, 1000)
+    # Shadows of thin clouds darken, haze brightens the short wavelengths most. Both come in soft
+    # patches: the positive part of the waves only.
+    field = field * (1 - nuisance["shadow"] * np.clip(waves(rng, rows, columns, 60, 250), 0, 1))
+    haze = nuisance["haze_dn"] * np.clip(waves(rng, rows, columns, 60, 250), 0, 1)
+    image = image + np.multiply.outer(np.float32([1, 0.8, 0.65, 0.35, 0.15, 0.1]), haze)
     gain = np.asarray(nuisance["gain"], np.float32)[:, None, None]
     offset = np.asarray(nuisance["offset"], np.float32)[:, None, None]
     noise = rng.standard_normal(image.shape).astype(np.float32) * nuisance["noise_dn"]

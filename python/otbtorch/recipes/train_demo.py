@@ -23,6 +23,7 @@ No seed used here is the seed of the demonstration pair.
 """
 
 import argparse
+import io
 import sys
 import time
 
@@ -99,7 +100,7 @@ def training_batch(image, scaling, rng):
     """A batch of crops of one freshly simulated pair: both dates, target, weight of each pixel."""
     date1 = with_open_water(image, rng) if rng.uniform() < 0.5 else image
     changed_image, changed = add_changes(date1, rng, count=None)
-    nuisance = draw_nuisance(rng, rng.uniform(0.3, 1.5))
+    nuisance = draw_nuisance(rng, rng.uniform(0.3, 1.3))
     z1, z2 = scaling(date1), scaling(quantise(add_nuisance(changed_image, rng, nuisance)))
     x1, x2, target, weight = [], [], [], []
     for _ in range(BATCH):
@@ -247,6 +248,25 @@ def contract(scaling, gsd, temperature, threshold):
     return out
 
 
+def drop_source_paths(path):
+    """Remove the debug records of a TorchScript file.
+
+    They hold the absolute paths of the sources on the machine that trained the network, and serve
+    only to print a Python traceback. Code, weights and contract stay as they are.
+    """
+    reader, buffer = torch._C.PyTorchFileReader(path), io.BytesIO()
+    writer = torch._C.PyTorchFileWriter(buffer)
+    for name in reader.get_all_records():
+        # The writer adds the version itself.
+        if not name.endswith(".debug_pkl") and name != "version":
+            record = reader.get_record(name)
+            writer.write_record(name, record, len(record))
+    writer.write_end_of_file()
+    del reader
+    with open(path, "wb") as stream:
+        stream.write(buffer.getvalue())
+
+
 def pixel_size(path):
     from osgeo import gdal
     return round(abs(gdal.Open(path).GetGeoTransform()[1]), 3)
@@ -297,6 +317,7 @@ def main(argv=None):
             raise SystemExit("the measured halo is larger than the declared one, %d"
                              % tiling["halo"])
     print(otbtorch.export(model, declared, args.out))
+    drop_source_paths(args.out)
     print("%.0f s in all" % (time.time() - start))
     return 0
 

@@ -1,0 +1,436 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+// The engine against the same arithmetic done over the whole image at once, for any regions in any order.
+#include "otbDLError.h"
+#include "otbDLPatchEngine.h"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <memory>
+#include <random>
+
+namespace
+{
+
+using namespace otb::dl;
+
+constexpr float noData = -7.f;
+
+/** A deterministic image of `bands` bands in memory. */
+class MemorySource : public PixelSource
+{
+public:
+  MemorySource(int width, int height, int bands) : m_Width(width), m_Height(height), m_Bands(bands), m_Pixels(std::size_t(width) * height * bands)
+  {
+    std::mt19937 random(3);
+    std::uniform_real_distribution<float> value(1.f, 100.f);
+    for (auto& p : m_Pixels)
+    {
+      p = value(random);
+    }
+  }
+  float& At(std::int64_t x, std::int64_t y, int b) { return m_Pixels[(y * m_Width + x) * m_Bands + b]; }
+  PixelBlock Read(const Region& region) override
+  {
+    EXPECT_EQ(Intersection(region, Region{0, 0, m_Width, m_Height}), region) << "reads leave the image";
+    pixelsRead += region.Area();
+    PixelBlock block;
+    block.region = region;
+    block.bands.resize(1);
+    for (int b = 0; b < m_Bands; ++b)
+    {
+      block.bands[0].push_back({&At(region.x0, region.y0, b), m_Bands, std::ptrdiff_t(m_Bands) * m_Width});
+    }
+    if (!mask.empty())
+    {
+      block.mask = {mask.data() + region.y0 * m_Width + region.x0, 1, m_Width};
+    }
+    return block;
+  }
+  std::vector<float> mask;
+  std::int64_t pixelsRead = 0;
+
+private:
+  std::int64_t m_Width;
+  std::int64_t m_Height;
+  int m_Bands;
+  std::vector<float> m_Pixels;
+};
+
+/** A "network" whose output is the mean of the (2r+1)^2 neighbours over all bands, zero-padded like a convolution; or, when global, scaled by the mean of the
+ * whole patch, as a network with group normalisation would. */
+class BoxPredictor : public Predictor
+{
+public:
+  BoxPredictor(int batch, int bands, int patch, int radius, bool global)
+      : m_Batch(batch), m_Bands(bands), m_Patch(patch), m_Radius(radius), m_Global(global), m_In(std::size_t(batch) * bands * patch * patch),
+        m_Out(std::size_t(batch) * patch * patch)
+  {
+  }
+  int BatchSize() const override { return m_Batch; }
+  int CallSize() const override { return m_Batch; }
+  int Outputs() const override { return 1; }
+  BatchView Input(int) override
+  {
+    const std::ptrdiff_t plane = m_Patch * m_Patch;
+    return {m_In.data(), m_Bands, plane * m_Bands, plane, m_Patch, 1};
+  }
+  BatchView Output(int) override
+  {
+    const std::ptrdiff_t plane = m_Patch * m_Patch;
+    return {m_Out.data(), 1, plane, plane, m_Patch, 1};
+  }
+  void Run(int) override
+  {
+    ++calls;
+    for (int n = 0; n < m_Batch; ++n)
+    {
+      const auto in = Input(0);
+      double all = 0.;
+      for (int c = 0; m_Global && c < m_Bands; ++c)
+      {
+        for (int i = 0; i < m_Patch * m_Patch; ++i)
+        {
+          all += *in.At(n, c, 0, i);
+        }
+      }
+      const double factor = m_Global ? 1. + std::abs(all) / (m_Bands * m_Patch * m_Patch) : 1.;
+      for (int y = 0; y < m_Patch; ++y)
+      {
+        for (int x = 0; x < m_Patch; ++x)
+        {
+          double sum = 0.;
+          for (int c = 0; c < m_Bands; ++c)
+          {
+            for (int v = std::max(0, y - m_Radius); v <= std::min(m_Patch - 1, y + m_Radius); ++v)
+            {
+              for (int u = std::max(0, x - m_Radius); u <= std::min(m_Patch - 1, x + m_Radius); ++u)
+              {
+                sum += *in.At(n, c, v, u);
+              }
+            }
+          }
+          const float value = static_cast<float>(sum * factor);
+          *Output(0).At(n, 0, y, x) = value > nanAbove ? std::numeric_limits<float>::quiet_NaN() : value;
+        }
+      }
+    }
+  }
+  int calls = 0;
+  float nanAbove = std::numeric_limits<float>::infinity();
+
+private:
+  int m_Batch, m_Bands, m_Patch, m_Radius;
+  bool m_Global;
+  std::vector<float> m_In, m_Out;
+};
+
+/** Score = output; results: the score, and whether it is above 0. */
+class Identity : public MapOperator
+{
+public:
+  int ScoreChannels() const override { return 1; }
+  int ResultChannels() const override { return 2; }
+  const std::vector<float>& NoData() const override { return m_NoData; }
+  void Score(const std::vector<BatchView>& outputs, int n, int offset, int size, float* scores) const override
+  {
+    for (int y = 0; y < size; ++y)
+    {
+      for (int x = 0; x < size; ++x)
+      {
+        scores[y * size + x] = *outputs[0].At(n, 0, offset + y, offset + x);
+      }
+    }
+  }
+  void Decide(const float* scores, std::ptrdiff_t, std::ptrdiff_t count, float* results, std::ptrdiff_t stride) const override
+  {
+    for (std::ptrdiff_t i = 0; i < count; ++i)
+    {
+      results[i] = scores[i];
+      results[stride + i] = scores[i] > 0.f;
+    }
+  }
+
+private:
+  std::vector<float> m_NoData = {noData, 9.f};
+};
+
+struct Case
+{
+  int width, height, patch, multiple, halo;
+  Blend blend;
+  int batch;
+  std::size_t keptBytes;
+  bool spill;
+};
+
+std::vector<InputNormalisation> OneInput(int bands)
+{
+  InputNormalisation in;
+  in.scaling.resize(bands);
+  for (auto& s : in.scaling)
+  {
+    s.offset = 50.;
+    s.divisor = 10.;
+  }
+  in.noData.assign(bands, 0.);
+  in.hasNoData.assign(bands, true);
+  return {in};
+}
+
+class Bench
+{
+public:
+  Bench(const Case& c, std::shared_ptr<MemorySource> source, Region window = {}) : m_Case(c), m_Source(std::move(source))
+  {
+    Tiling t;
+    t.patch = c.patch;
+    t.multiple = c.multiple;
+    t.halo = c.halo;
+    t.blend = c.blend;
+    predictor = std::make_shared<BoxPredictor>(c.batch, 2, c.patch, 2, c.blend == Blend::Hann);
+    PatchEngine::Settings s;
+    s.keptBytes = c.keptBytes;
+    s.spillDirectory = c.spill ? testing::TempDir() : "";
+    s.window = window;
+    engine = std::make_unique<PatchEngine>(PatchGrid(c.width, c.height, t), predictor, std::make_shared<Identity>(), OneInput(2), s);
+    map.assign(std::size_t(2) * c.width * c.height, std::numeric_limits<float>::quiet_NaN());
+  }
+  void Make(const Region& r)
+  {
+    const std::ptrdiff_t plane = std::ptrdiff_t(m_Case.width) * m_Case.height;
+    std::vector<ResultPlane> planes;
+    for (int k = 0; k < 2; ++k)
+    {
+      planes.push_back({map.data() + k * plane + r.y0 * m_Case.width + r.x0, 1, m_Case.width});
+    }
+    engine->Produce(r, *m_Source, planes);
+  }
+  void MakeTiles(int w, int h, Region window)
+  {
+    for (auto y = window.y0; y < window.y1; y += h)
+    {
+      for (auto x = window.x0; x < window.x1; x += w)
+      {
+        Make(Intersection({x, y, x + w, y + h}, window));
+      }
+    }
+  }
+  std::unique_ptr<PatchEngine> engine;
+  std::shared_ptr<BoxPredictor> predictor;
+  std::vector<float> map;
+
+private:
+  Case m_Case;
+  std::shared_ptr<MemorySource> m_Source;
+};
+
+std::shared_ptr<MemorySource> Scene(const Case& c)
+{
+  auto source = std::make_shared<MemorySource>(c.width, c.height, 2);
+  for (int y = 0; y < c.height / 3; ++y)
+  {
+    for (int x = 0; x < c.width / 2; ++x)
+    {
+      source->At(x, y, 0) = source->At(x, y, 1) = 0.f;
+    }
+  }
+  source->At(c.width - 1, c.height - 1, 0) = std::numeric_limits<float>::quiet_NaN();
+  source->At(c.width - 1, 0, 0) = 0.f; // one band only: data
+  return source;
+}
+
+class PatchEngineInvariance : public testing::TestWithParam<Case>
+{
+};
+
+TEST_P(PatchEngineInvariance, AnyRegionsGiveTheSamePixelsAndNoPatchTwice)
+{
+  const Case c = GetParam();
+  const auto source = Scene(c);
+  const Region all{0, 0, c.width, c.height};
+  Bench whole(c, source);
+  whole.Make(all);
+  const auto& s = whole.engine->Statistics();
+  EXPECT_EQ(whole.predictor->calls, s.modelCalls);
+  EXPECT_EQ(s.modelCalls, s.MinimumCalls(c.batch));
+  EXPECT_EQ(s.patchesInferred + s.patchesEmpty, whole.engine->Grid().Count());
+  for (const float v : whole.map)
+  {
+    ASSERT_FALSE(std::isnan(v));
+  }
+
+  const std::pair<int, int> tiles[] = {{10, 10}, {37, 23}, {c.width, 1}, {c.width, 7}, {1, c.height}, {33, 33}, {c.width / 2 + 3, c.height / 2 + 1}};
+  for (const auto& t : tiles)
+  {
+    Bench streamed(c, source);
+    streamed.MakeTiles(t.first, t.second, all);
+    EXPECT_EQ(streamed.map, whole.map) << t.first << " x " << t.second;
+    const auto& st = streamed.engine->Statistics();
+    if (c.spill)
+    {
+      EXPECT_EQ(st.patchesRepeated, 0) << t.first << " x " << t.second;
+      EXPECT_EQ(st.patchesInferred, s.patchesInferred) << t.first << " x " << t.second;
+      EXPECT_LE(st.modelCalls, st.MinimumCalls(c.batch) + 1) << t.first << " x " << t.second;
+    }
+  }
+
+  const Region window{c.width / 4, c.height / 5, c.width - 3, c.height - 2};
+  Bench boxed(c, source, window);
+  boxed.MakeTiles(19, 31, window);
+  for (int k = 0; k < 2; ++k)
+  {
+    for (auto y = window.y0; y < window.y1; ++y)
+    {
+      for (auto x = window.x0; x < window.x1; ++x)
+      {
+        const auto at = (k * c.height + y) * c.width + x;
+        ASSERT_EQ(boxed.map[at], whole.map[at]);
+      }
+    }
+  }
+}
+
+constexpr std::size_t plenty = std::size_t(64) << 20;
+INSTANTIATE_TEST_SUITE_P(Cases, PatchEngineInvariance,
+                         testing::Values(Case{101, 77, 32, 4, 6, Blend::Crop, 4, plenty, true}, Case{101, 77, 32, 1, 6, Blend::Crop, 1, plenty, true},
+                                         Case{101, 77, 32, 4, 6, Blend::Crop, 4, 1, true}, Case{101, 77, 32, 4, 6, Blend::Crop, 4, 1, false},
+                                         Case{101, 77, 32, 1, 0, Blend::Hann, 4, plenty, true}, Case{101, 77, 32, 1, 0, Blend::Hann, 3, 1, true},
+                                         Case{101, 77, 32, 1, 0, Blend::Hann, 3, 1, false}, Case{12, 9, 32, 8, 8, Blend::Crop, 4, plenty, true},
+                                         Case{12, 9, 32, 8, 8, Blend::Hann, 4, plenty, true}, Case{40, 3, 16, 1, 3, Blend::Crop, 8, plenty, true},
+                                         Case{300, 200, 16, 4, 2, Blend::Crop, 16, plenty, true}));
+
+TEST(PatchEngine, CropEqualsTheWholePaddedImage)
+{
+  const Case c{61, 45, 24, 4, 2, Blend::Crop, 3, plenty, true};
+  auto source = std::make_shared<MemorySource>(c.width, c.height, 2);
+  Bench bench(c, source);
+  bench.Make({0, 0, c.width, c.height});
+  const auto scaled = [&](std::int64_t x, std::int64_t y, int b) { return (source->At(Mirror(x, c.width), Mirror(y, c.height), b) - 50.f) / 10.f; };
+  for (int y = 0; y < c.height; ++y)
+  {
+    for (int x = 0; x < c.width; ++x)
+    {
+      double sum = 0.;
+      for (int b = 0; b < 2; ++b)
+      {
+        for (int v = -2; v <= 2; ++v)
+        {
+          for (int u = -2; u <= 2; ++u)
+          {
+            sum += scaled(x + u, y + v, b);
+          }
+        }
+      }
+      ASSERT_NEAR(bench.map[y * c.width + x], sum, 1e-4) << x << ", " << y;
+    }
+  }
+}
+
+TEST(PatchEngine, PixelsWithoutDataAreNoDataAndOnlyThose)
+{
+  const Case c{90, 64, 32, 4, 6, Blend::Crop, 4, plenty, true};
+  auto source = Scene(c);
+  source->mask.assign(c.width * c.height, 1.f);
+  source->mask[50 * c.width + 80] = 0.f;
+  for (const Blend blend : {Blend::Crop, Blend::Hann})
+  {
+    Case used = c;
+    used.blend = blend;
+    Bench bench(used, source);
+    bench.Make({0, 0, c.width, c.height});
+    for (int y = 0; y < c.height; ++y)
+    {
+      for (int x = 0; x < c.width; ++x)
+      {
+        const bool none = (y < c.height / 3 && x < c.width / 2) || (x == c.width - 1 && y == c.height - 1) || (x == 80 && y == 50);
+        ASSERT_EQ(bench.map[y * c.width + x] == noData, none) << x << ", " << y;
+      }
+    }
+  }
+}
+
+TEST(PatchEngine, EmptyPatchesAreNeverInferred)
+{
+  const Case c{128, 128, 32, 1, 0, Blend::Crop, 2, plenty, true};
+  auto source = std::make_shared<MemorySource>(c.width, c.height, 2);
+  for (int y = 0; y < c.height; ++y)
+  {
+    for (int x = 0; x < c.width; ++x)
+    {
+      if (!(x == 70 && y == 70))
+      {
+        source->At(x, y, 0) = source->At(x, y, 1) = 0.f;
+      }
+    }
+  }
+  Bench bench(c, source);
+  bench.Make({0, 0, c.width, c.height});
+  EXPECT_EQ(bench.engine->Statistics().patchesInferred, 1);
+  EXPECT_EQ(bench.engine->Statistics().patchesEmpty, 15);
+  EXPECT_EQ(bench.predictor->calls, 1);
+
+  source->At(70, 70, 0) = source->At(70, 70, 1) = 0.f;
+  Bench nothing(c, source);
+  nothing.Make({0, 0, c.width, c.height});
+  EXPECT_EQ(nothing.predictor->calls, 0);
+  EXPECT_EQ(nothing.map[5], noData);
+}
+
+TEST(PatchEngine, NotFiniteOutputIsCountedOnceAndWrittenAsNoData)
+{
+  for (const Blend blend : {Blend::Crop, Blend::Hann})
+  {
+    const Case c{64, 64, 32, 4, 4, blend, 4, plenty, true};
+    auto source = std::make_shared<MemorySource>(c.width, c.height, 2);
+    Bench bench(c, source);
+    bench.predictor->nanAbove = 60.f;
+    bench.MakeTiles(20, 20, {0, 0, c.width, c.height});
+    std::int64_t none = 0;
+    for (int i = 0; i < c.width * c.height; ++i)
+    {
+      none += bench.map[i] == noData;
+      ASSERT_FALSE(std::isnan(bench.map[i]));
+    }
+    EXPECT_GT(none, 0);
+    EXPECT_EQ(bench.engine->Statistics().notFinite, none);
+  }
+}
+
+TEST(PatchEngine, ProgressEndsBelowOneAndMayStop)
+{
+  const Case c{128, 128, 32, 4, 4, Blend::Crop, 2, plenty, true};
+  auto source = std::make_shared<MemorySource>(c.width, c.height, 2);
+  Bench bench(c, source);
+  double last = -1.;
+  std::vector<float> out(std::size_t(2) * c.width * c.height);
+  std::vector<ResultPlane> planes = {{out.data(), 1, c.width}, {out.data() + c.width * c.height, 1, c.width}};
+  bench.engine->Produce({0, 0, c.width, c.height}, *source, planes,
+                        [&](double done)
+                        {
+                          EXPECT_GT(done, last);
+                          last = done;
+                        });
+  EXPECT_GT(last, .8);
+  EXPECT_LT(last, 1.);
+
+  Bench stopped(c, source);
+  EXPECT_THROW(stopped.engine->Produce({0, 0, c.width, c.height}, *source, planes,
+                                       [](double done)
+                                       {
+                                         if (done > .3)
+                                         {
+                                           throw std::runtime_error("stop");
+                                         }
+                                       }),
+               std::runtime_error);
+  EXPECT_LT(stopped.predictor->calls, 20);
+}
+
+} // namespace
