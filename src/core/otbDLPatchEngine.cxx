@@ -144,10 +144,10 @@ void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, PixelSourc
     takeRow(j, patches.x0, patches.x1, true);
   }
   // Looking further costs reading only; where much is empty it is not worth it.
-  const std::int64_t emptyLimit = m_Statistics.patchesEmpty + 4 * batch;
-  for (std::int64_t j = row; j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.patchesEmpty < emptyLimit; ++j)
+  const std::int64_t emptyLimit = m_Statistics.patchesEmpty + 16 * batch;
+  for (std::int64_t j = patches.y0; j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.patchesEmpty < emptyLimit; ++j)
   {
-    takeRow(j, j == row ? std::max(patches.x1, m_WindowPatches.x0) : m_WindowPatches.x0, m_WindowPatches.x1, true);
+    takeRow(j, j < patches.y1 ? std::max(patches.x1, m_WindowPatches.x0) : m_WindowPatches.x0, m_WindowPatches.x1, true);
   }
   if (m_Filled > 0)
   {
