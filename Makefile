@@ -1,0 +1,62 @@
+# One command each, on a bare Debian 12: `make demo`, `make test`. Nothing is installed or built twice.
+#
+#   make           build into build/            make demo     run the main job on the demo scene, into demo/
+#   make deps      install missing packages     make test     all tests
+#   make install   PREFIX=/usr/local            make bench    timings and memory, into build/bench/
+#   make format    clang-format                 make clean    remove what was built
+
+PREFIX ?= /usr/local
+JOBS   ?= $(shell nproc)
+PYTHON ?= /usr/bin/python3
+
+export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
+
+.PHONY: all deps configure build demo test core-test install bench format clean
+all: build
+
+deps:
+	@cmake/install-packages.sh
+
+# Configured again only when a CMake file is newer; make in build/ sees to the rest.
+build/Makefile: CMakeLists.txt CMakePresets.json otb-module.cmake
+	@cmake/install-packages.sh
+	cmake --preset module -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DOTBTorch_PYTHON=$(PYTHON)
+
+configure: build/Makefile
+
+build: deps build/Makefile
+	@cmake --build build --parallel $(JOBS)
+
+demo: build
+	@$(PYTHON) -m otbtorch.recipes.demo_scene --date1 data/scene/date1.tif --out demo
+	build/bin/otbcli_SiameseCD -in1 data/scene/date1.tif -in2 demo/date2.tif -model data/models/demo-l7.pt \
+	  -out demo/change.tif -proba demo/probability.tif
+	@$(PYTHON) -m otbtorch.demo report --date1 data/scene/date1.tif --date2 demo/date2.tif --truth demo/changes.tif \
+	  --proba demo/probability.tif --mask demo/change.tif --out demo/demo.png
+	@echo
+	@echo "Look at demo/demo.png: both dates, the change probability, and the map against the known changes."
+	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data) and demo/probability.tif open in QGIS."
+
+# The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
+test: build
+	ctest --test-dir build --output-on-failure --no-tests=error
+	@$(MAKE) --no-print-directory core-test
+
+core-test:
+	@cmake --preset core
+	@cmake --build build-core --parallel $(JOBS)
+	ctest --test-dir build-core --output-on-failure --no-tests=error -L core
+	@! grep -E '^(Torch|OTB|ITK|GDAL)_DIR:' build-core/CMakeCache.txt
+
+install: build
+	cmake -S . -B build -DCMAKE_INSTALL_PREFIX=$(PREFIX) > /dev/null
+	cmake --install build
+
+bench: build
+	$(PYTHON) bench/run.py --build build
+
+format:
+	clang-format -i include/*.h src/*/*.h src/*/*.cxx app/*.h app/*.cxx test/*/*.cxx
+
+clean:
+	rm -rf build build-core build-runtime demo

@@ -1,0 +1,38 @@
+#!/bin/sh
+# Installs the Debian packages that are missing, and only those. As root, or with sudo; otherwise says what to install.
+set -eu
+
+# Build: OTB's exported targets want Qt, Qwt, FFTW, TinyXML and three of OTB's own programs to be there. OpenBLAS: without it LibTorch's matrix
+# products run some twenty times slower. Tests: GoogleTest, pytest, jsonschema. Demo: NumPy, GDAL for Python, matplotlib.
+packages="
+  cmake g++ make
+  libotb-dev otb-bin otb-bin-qt otb-qgis
+  libtorch-dev libopenblas0-pthread nlohmann-json3-dev libgdal-dev libopencv-dev
+  libboost-filesystem-dev libboost-serialization-dev
+  qtbase5-dev qttools5-dev libqt5opengl5-dev libqwt-qt5-dev libfftw3-dev libtinyxml-dev
+  libgtest-dev libgmock-dev
+  python3 python3-torch python3-numpy python3-gdal python3-matplotlib python3-pytest python3-jsonschema
+"
+
+missing=""
+for package in $packages; do
+  state=$(dpkg-query -W -f='${Status}' "$package" 2>/dev/null || true)
+  [ "$state" = "install ok installed" ] || missing="$missing $package"
+done
+[ -n "$missing" ] || exit 0
+
+if [ "$(id -u)" -eq 0 ]; then
+  as_root=""
+elif command -v sudo >/dev/null 2>&1; then
+  as_root="sudo"
+else
+  echo "Missing packages, and no way to become root here. Have them installed:" >&2
+  echo "  apt-get install --no-install-recommends$missing" >&2
+  exit 1
+fi
+
+echo "Installing:$missing"
+export DEBIAN_FRONTEND=noninteractive
+$as_root apt-get -o DPkg::Lock::Timeout=600 update -qq
+# shellcheck disable=SC2086
+$as_root env DEBIAN_FRONTEND=noninteractive apt-get -o DPkg::Lock::Timeout=600 install -y -qq --no-install-recommends $missing
