@@ -346,6 +346,7 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
     GDALSetCacheMax64(static_cast<GIntBig>(std::max<std::size_t>(ram / 8, std::size_t(4) << 20)));
   }
   m_Settings.keptBytes = ram / 8;
+  m_Settings.threads = static_cast<int>(itk::MultiThreader::GetGlobalDefaultNumberOfThreads());
   m_Settings.spillDirectory = fs::temp_directory_path().string();
   for (const auto& key : outputs)
   {

@@ -68,6 +68,7 @@ public:
   {
     std::size_t keptBytes = std::size_t(64) << 20; ///< budget for patches kept in memory
     std::string spillDirectory;                    ///< for the temporary file; empty: no file, patches that do not fit are inferred again
+    int threads = 1;                               ///< for packing and deciding
     Region window;                                 ///< the part of the image that will be asked for; empty: all of it
   };
 
@@ -113,9 +114,16 @@ private:
     std::int64_t patch = 0;
     std::vector<std::uint8_t> valid; ///< of the core
   };
+  /** A patch that was read, on its way to a slot. */
+  struct Read
+  {
+    std::vector<std::uint8_t> valid; ///< of the footprint
+    bool any = false;                ///< is there data in the core?
+    int slot = -1;
+  };
   std::vector<Slot> m_Slots;
   int m_Filled = 0;
-  std::vector<std::uint8_t> m_Valid;
+  std::vector<Read> m_Reads;
   std::vector<float> m_Scores;
   std::vector<float> m_Results;
 };

@@ -11,7 +11,11 @@
 #include <algorithm>
 #include <cctype>
 #include <cmath>
+#include <cstdint>
+#include <limits>
+#include <regex>
 #include <set>
+#include <utility>
 
 namespace otb
 {
@@ -22,6 +26,9 @@ namespace
 {
 
 using Json = nlohmann::json;
+
+constexpr int deepest = 100;           ///< nesting of the JSON
+constexpr std::int64_t most = 1000000; ///< of sizes and class values
 
 const std::set<std::string> knownTasks = {"change-detection", "time-series-classification", "change-likelihood"};
 const std::set<std::string> knownInputRoles = {"image", "sits", "dates", "valid", "latlon", "static", "month", "condition", "diffusion_time"};
@@ -52,11 +59,82 @@ std::string Token(const std::string& name)
   return out;
 }
 
+/** Does a field's name carry our prefix? */
+bool IsOurs(const std::string& name)
+{
+  return name.rfind("otb:", 0) == 0;
+}
+
+/** 1.minor.patch, as semver.org writes it. */
+bool IsVersion1(const std::string& text)
+{
+  static const std::regex form("1\\.(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)(-[0-9A-Za-z.-]+)?(\\+[0-9A-Za-z.-]+)?");
+  return text.size() < 100 && std::regex_match(text, form);
+}
+
+/** The value of a JSON integer (128 and 128.0 are the same number in JSON). */
+std::optional<std::int64_t> Integral(const Json& j)
+{
+  if (j.is_number_unsigned())
+  {
+    const auto u = j.get<std::uint64_t>();
+    return u > static_cast<std::uint64_t>(std::numeric_limits<std::int64_t>::max()) ? std::numeric_limits<std::int64_t>::max() : static_cast<std::int64_t>(u);
+  }
+  if (j.is_number_integer())
+  {
+    return j.get<std::int64_t>();
+  }
+  if (j.is_number_float())
+  {
+    const double d = j.get<double>();
+    if (std::floor(d) == d && std::abs(d) < 9e15)
+    {
+      return static_cast<std::int64_t>(d);
+    }
+  }
+  return {};
+}
+
+/** Parses, and refuses what a parser would quietly make the best of. */
+Json ParseStrictly(const std::string& text, const std::string& origin)
+{
+  std::vector<std::set<std::string>> fields; // of the objects that are open
+  const auto watch = [&](int depth, Json::parse_event_t event, Json& parsed)
+  {
+    if (depth > deepest)
+    {
+      throw ContractError(origin, {{"/", "is nested deeper than " + std::to_string(deepest) + " levels"}});
+    }
+    if (event == Json::parse_event_t::object_start)
+    {
+      fields.emplace_back();
+    }
+    else if (event == Json::parse_event_t::object_end)
+    {
+      fields.pop_back();
+    }
+    else if (event == Json::parse_event_t::key && !fields.back().insert(parsed.get<std::string>()).second)
+    {
+      throw ContractError(origin, {{"/", "gives the field \"" + parsed.get<std::string>() + "\" twice in one object"}});
+    }
+    return true;
+  };
+  try
+  {
+    return Json::parse(text, watch);
+  }
+  catch (const Json::exception& e) // of syntax, or of a number out of range
+  {
+    throw ContractError(origin, {{"/", std::string("not JSON: ") + e.what()}});
+  }
+}
+
 /** Walks the JSON, noting what is wrong and going on. */
 class Reader
 {
 public:
   std::vector<ContractError::Violation> violations;
+  std::optional<std::int64_t> patchGiven; ///< by the tiling, right or wrong
 
   void Complain(const std::string& path, const std::string& message) { violations.push_back({path, message}); }
 
@@ -78,14 +156,14 @@ public:
     return nullptr;
   }
 
-  std::string String(const Json& object, const std::string& path, const char* key, bool required, bool mayBeEmpty = false)
+  std::string String(const Json& object, const std::string& path, const char* key, bool required)
   {
     const Json* j = Member(object, path, key, required);
     if (!j)
     {
       return {};
     }
-    if (!j->is_string() || (!mayBeEmpty && j->get<std::string>().empty()))
+    if (!j->is_string() || j->get<std::string>().empty())
     {
       Complain(path + "/" + Token(key), "must be a non-empty string, found " + Shown(*j));
       return {};
@@ -111,9 +189,10 @@ public:
     {
       return {};
     }
-    if (!j->is_number() || !std::isfinite(j->get<double>()))
+    // Pixels are computed in single precision.
+    if (!j->is_number() || !(std::abs(j->get<double>()) <= std::numeric_limits<float>::max()))
     {
-      Complain(path + "/" + Token(key), "must be a finite number, found " + Shown(*j));
+      Complain(path + "/" + Token(key), "must be a number, finite in single precision, found " + Shown(*j));
       return {};
     }
     return j->get<double>();
@@ -126,138 +205,276 @@ public:
     {
       return {};
     }
-    if (!j->is_number_integer() || j->get<std::int64_t>() < least || j->get<std::int64_t>() > 1000000)
+    const auto value = Integral(*j);
+    if (!value || *value < least || *value > most)
     {
-      Complain(path + "/" + Token(key), "must be an integer >= " + std::to_string(least) + ", found " + Shown(*j));
+      Complain(path + "/" + Token(key), "must be an integer from " + std::to_string(least) + " to " + std::to_string(most) + ", found " + Shown(*j));
       return {};
     }
-    return j->get<int>();
+    return static_cast<int>(*value);
   }
 
-  /** A misspelt field would be ignored silently: refuse what we do not know under our own prefix. */
-  void OnlyKnown(const Json& object, const std::string& path, const std::set<std::string>& known, bool ownPrefixOnly)
+  /** Distinct, non-empty strings.
+   * \return whether it is that */
+  bool Words(const Json& j, const std::string& path)
   {
-    if (!object.is_object())
+    if (!j.is_array() || j.empty())
+    {
+      Complain(path, "must be a list of strings, not empty, found " + Shown(j));
+      return false;
+    }
+    bool good = true;
+    std::set<Json> seen;
+    for (std::size_t i = 0; i < j.size(); ++i)
+    {
+      if (!j[i].is_string() || j[i].get_ref<const std::string&>().empty())
+      {
+        Complain(path + "/" + std::to_string(i), "must be a non-empty string, found " + Shown(j[i]));
+        good = false;
+      }
+      if (!seen.insert(j[i]).second)
+      {
+        Complain(path, "repeats " + Shown(j[i]));
+        good = false;
+      }
+    }
+    return good;
+  }
+
+  /** An object of ours: nothing in it but what is known. A misspelt field would be ignored silently otherwise. */
+  bool Own(const Json& j, const std::string& path, const std::set<std::string>& known)
+  {
+    if (!j.is_object())
+    {
+      Complain(path, "must be an object, found " + Shown(j));
+      return false;
+    }
+    for (const auto& item : j.items())
+    {
+      if (!known.count(item.key()))
+      {
+        Complain(path + "/" + Token(item.key()), "is not a field of this contract; known here: " + Listed(known));
+      }
+    }
+    return true;
+  }
+
+  /** An object of MLM's: nothing under our own prefix but `ours`, here and below. `read` names the fields that are looked into elsewhere. */
+  void Foreign(const Json& j, const std::string& path, const std::set<std::string>& ours = {}, const std::set<std::string>& read = {})
+  {
+    if (j.is_array())
+    {
+      for (std::size_t i = 0; i < j.size(); ++i)
+      {
+        Foreign(j[i], path + "/" + std::to_string(i));
+      }
+      return;
+    }
+    if (!j.is_object())
     {
       return;
     }
-    for (const auto& item : object.items())
+    for (const auto& item : j.items())
     {
-      if ((!ownPrefixOnly || item.key().rfind("otb:", 0) == 0) && !known.count(item.key()))
+      const std::string at = path + "/" + Token(item.key());
+      if (IsOurs(item.key()) && !ours.count(item.key()))
       {
-        Complain(path + "/" + Token(item.key()), "is not a field of this contract; known here: " + Listed(known));
+        Complain(at, "is not a field of this contract; known here: " + (ours.empty() ? "none" : Listed(ours)));
+      }
+      else if (!IsOurs(item.key()) && !read.count(item.key()))
+      {
+        Foreign(item.value(), at);
       }
     }
   }
 
   static std::string Shown(const Json& j)
   {
-    std::string s = j.dump();
-    return s.size() > 60 ? s.substr(0, 57) + "..." : s;
+    const std::string s = j.dump();
+    if (s.size() <= 60)
+    {
+      return s;
+    }
+    std::size_t end = 57;
+    while (end > 0 && (static_cast<unsigned char>(s[end]) & 0xC0) == 0x80) // not within a UTF-8 character
+    {
+      --end;
+    }
+    return s.substr(0, end) + "...";
   }
 
   BandScaling Scaling(const Json& j, const std::string& path)
   {
     BandScaling s;
+    if (!j.is_object())
+    {
+      Complain(path, "must be an object, found " + Shown(j));
+      return s;
+    }
+    Foreign(j, path);
     const std::string type = OneOf(j, path, "type", {"min-max", "z-score", "clip", "clip-min", "clip-max", "offset", "scale", "processing"}, true);
-    const auto at = [&](const char* key) { return Number(j, path, key, true); };
+    if (type == "processing")
+    {
+      Complain(path + "/type", "\"processing\" names a program that cannot be run here; put it into the network at export");
+    }
+    std::set<std::string> needed;
+    // NaN where there is a complaint already: then nothing compares.
+    const auto at = [&](const char* key)
+    {
+      needed.insert(key);
+      return Number(j, path, key, true).value_or(std::numeric_limits<double>::quiet_NaN());
+    };
+    const auto ordered = [&]
+    {
+      if (s.high <= s.low)
+      {
+        Complain(path + "/maximum", "must be greater than minimum");
+      }
+    };
     if (type == "min-max")
     {
-      const auto lo = at("minimum"), hi = at("maximum");
-      if (lo && hi)
+      s.low = at("minimum");
+      s.high = at("maximum");
+      ordered();
+      s.offset = s.low;
+      s.divisor = s.high - s.low;
+      if (s.divisor > 0.)
       {
-        if (*hi <= *lo)
-        {
-          Complain(path + "/maximum", "must be greater than minimum");
-        }
-        s.offset = *lo;
-        s.divisor = *hi - *lo;
+        Divisor(s.divisor, path + "/maximum");
       }
+      s.low = BandScaling().low;
+      s.high = BandScaling().high;
     }
     else if (type == "z-score")
     {
-      const auto mean = at("mean"), sd = at("stddev");
-      if (sd && *sd <= 0.)
+      s.offset = at("mean");
+      s.divisor = at("stddev");
+      if (s.divisor <= 0.)
       {
         Complain(path + "/stddev", "must be greater than 0");
       }
-      s.offset = mean.value_or(0.);
-      s.divisor = sd.value_or(1.);
+      else
+      {
+        Divisor(s.divisor, path + "/stddev");
+      }
     }
     else if (type == "clip" || type == "clip-min" || type == "clip-max")
     {
-      if (type != "clip-max")
-      {
-        s.low = at("minimum").value_or(s.low);
-      }
-      if (type != "clip-min")
-      {
-        s.high = at("maximum").value_or(s.high);
-      }
-      if (s.high < s.low)
-      {
-        Complain(path + "/maximum", "must not be less than minimum");
-      }
+      s.low = type == "clip-max" ? s.low : at("minimum");
+      s.high = type == "clip-min" ? s.high : at("maximum");
+      ordered();
     }
     else if (type == "offset")
     {
-      s.offset = at("value").value_or(0.);
+      s.offset = at("value");
     }
     else if (type == "scale")
     {
-      s.divisor = at("value").value_or(1.);
-      if (s.divisor == 0.)
-      {
-        Complain(path + "/value", "must not be 0");
-      }
+      s.divisor = at("value");
+      Divisor(s.divisor, path + "/value");
     }
-    else if (type == "processing")
+    // What this type does not use must make sense all the same: the type may be the mistake.
+    for (const char* key : {"minimum", "maximum", "mean", "stddev", "value"})
     {
-      Complain(path + "/type", "\"processing\" names a program that cannot be run here; put it into the network at export");
+      if (!needed.count(key))
+      {
+        const auto value = Number(j, path, key, false);
+        if (value && std::string(key) == "stddev" && *value <= 0.)
+        {
+          Complain(path + "/stddev", "must be greater than 0");
+        }
+      }
     }
     return s;
   }
 
-  /** shape[1] when shape and dim_order are [-1, C, H, W]-like and name this channel axis; else -1 with complaints. */
-  int Channels(const Json& holder, const std::string& path, const char* channelAxis, int patch)
+  /** A number that pixels are divided by in single precision. */
+  void Divisor(double value, const std::string& path)
+  {
+    const float f = static_cast<float>(value);
+    if (f == 0.f || std::isinf(f))
+    {
+      Complain(path, "makes a division by 0 or infinity in single precision");
+    }
+  }
+
+  /** Reads shape, dim_order and data_type of a tensor.
+   * \param channelAxis its name where the axes are batch, channels, height, width; nullptr: any axes
+   * \return the shape, empty with complaints when it is not a list of sizes */
+  std::vector<std::int64_t> Array(const Json& holder, const std::string& path, const char* channelAxis)
   {
     if (!holder.is_object())
     {
       Complain(path, "must be an object with shape, dim_order and data_type");
-      return -1;
+      return {};
     }
-    const Json* order = Member(holder, path, "dim_order", true);
-    const Json expected = {"batch", channelAxis, "height", "width"};
-    if (order && *order != expected)
+    Foreign(holder, path, {}, {"shape", "dim_order", "data_type"});
+    if (const Json* order = Member(holder, path, "dim_order", true))
     {
-      Complain(path + "/dim_order", "must be " + expected.dump() + ", found " + Shown(*order));
+      if (!channelAxis)
+      {
+        Words(*order, path + "/dim_order");
+      }
+      else if (const Json expected = {"batch", channelAxis, "height", "width"}; *order != expected)
+      {
+        Complain(path + "/dim_order", "must be " + expected.dump() + ", found " + Shown(*order));
+      }
     }
-    const std::string type = String(holder, path, "data_type", true);
-    if (!type.empty() && type != "float32")
-    {
-      Complain(path + "/data_type", "must be \"float32\", found \"" + type + "\"");
-    }
+    OneOf(holder, path, "data_type", {"float32"}, true);
     const Json* shape = Member(holder, path, "shape", true);
     if (!shape)
     {
-      return -1;
+      return {};
     }
-    if (!shape->is_array() || shape->size() != 4 || !std::all_of(shape->begin(), shape->end(), [](const Json& n) { return n.is_number_integer(); }) ||
-        (*shape)[1].get<int>() < 1)
+    if (!shape->is_array() || shape->empty())
+    {
+      Complain(path + "/shape", "must be a list of sizes, found " + Shown(*shape));
+      return {};
+    }
+    std::vector<std::int64_t> sizes;
+    bool good = true;
+    for (std::size_t i = 0; i < shape->size(); ++i)
+    {
+      const auto size = Integral((*shape)[i]);
+      sizes.push_back(size.value_or(0));
+      good = good && size;
+      if (sizes.back() != -1 && (sizes.back() < 1 || sizes.back() > most))
+      {
+        Complain(path + "/shape/" + std::to_string(i), "must be -1 or a size up to " + std::to_string(most) + ", found " + Shown((*shape)[i]));
+      }
+    }
+    if (channelAxis && good && sizes.size() != 4)
     {
       Complain(path + "/shape", "must be [-1, channels, height, width], found " + Shown(*shape));
-      return -1;
+      good = false;
+    }
+    return good ? sizes : std::vector<std::int64_t>();
+  }
+
+  /** Checks [-1, channels, H, W], H and W being -1 or the patch. channels 0: any number, but it must be given. */
+  void CheckSizes(const std::vector<std::int64_t>& sizes, const std::string& path, std::int64_t channels, const std::string& why)
+  {
+    if (sizes.size() != 4)
+    {
+      return;
+    }
+    if (sizes[0] != -1)
+    {
+      Complain(path + "/shape/0", "must be -1: the number of patches in a batch is free");
+    }
+    if (channels > 0 ? sizes[1] != channels : sizes[1] == -1)
+    {
+      Complain(path + "/shape/1",
+               (channels > 0 ? "must be " + std::to_string(channels) : std::string("must be given")) + " (" + why + "), found " + std::to_string(sizes[1]));
     }
     for (const int axis : {2, 3})
     {
-      const int n = (*shape)[axis].get<int>();
-      if (n != -1 && patch > 0 && n != patch)
+      if (sizes[axis] > 0 && patchGiven && sizes[axis] != *patchGiven)
       {
         Complain(path + "/shape/" + std::to_string(axis),
-                 "must be -1 or the patch of /properties/otb:tiling (" + std::to_string(patch) + "), found " + std::to_string(n));
+                 "must be -1 or the patch of /properties/otb:tiling (" + std::to_string(*patchGiven) + "), found " + std::to_string(sizes[axis]));
       }
     }
-    return (*shape)[1].get<int>();
   }
 
   Tiling ReadTiling(const Json& properties, const std::string& parent)
@@ -269,16 +486,21 @@ public:
     {
       return t;
     }
-    if (!j->is_object())
+    if (!Own(*j, path, {"patch", "multiple", "halo", "blend", "tta"}))
     {
-      Complain(path, "must be an object");
       return t;
     }
-    OnlyKnown(*j, path, {"patch", "multiple", "halo", "blend", "tta"}, false);
-    t.patch = Integer(*j, path, "patch", true, 8).value_or(0);
-    t.multiple = Integer(*j, path, "multiple", false, 1).value_or(1);
-    t.halo = Integer(*j, path, "halo", true, 0).value_or(0);
-    const std::string blend = OneOf(*j, path, "blend", {"crop", "hann"}, false);
+    if (const Json* patch = Member(*j, path, "patch", false))
+    {
+      patchGiven = Integral(*patch);
+    }
+    const auto patch = Integer(*j, path, "patch", true, 8);
+    const auto multiple = j->contains("multiple") ? Integer(*j, path, "multiple", false, 1) : 1;
+    const auto halo = Integer(*j, path, "halo", true, 0);
+    const std::string blend = j->contains("blend") ? OneOf(*j, path, "blend", {"crop", "hann"}, false) : "crop";
+    t.patch = patch.value_or(0);
+    t.multiple = multiple.value_or(1);
+    t.halo = halo.value_or(0);
     t.blend = blend == "hann" ? Blend::Hann : Blend::Crop;
     if (const Json* tta = Member(*j, path, "tta", false))
     {
@@ -295,6 +517,10 @@ public:
           {
             Complain(path + "/tta/" + std::to_string(i), "must be \"swap\" or \"d4\", found " + Shown(a));
           }
+          else if (std::count(t.testTimeAugmentations.begin(), t.testTimeAugmentations.end(), a.get<std::string>()))
+          {
+            Complain(path + "/tta", "repeats " + Shown(a));
+          }
           else
           {
             t.testTimeAugmentations.push_back(a.get<std::string>());
@@ -302,19 +528,19 @@ public:
         }
       }
     }
-    if (t.patch > 0)
+    if (patch && multiple)
     {
       const int cut = (t.halo + t.multiple - 1) / t.multiple * t.multiple;
       if (t.patch % t.multiple != 0)
       {
         Complain(path + "/patch", "must be a multiple of multiple (" + std::to_string(t.multiple) + "), found " + std::to_string(t.patch));
       }
-      if (t.blend == Blend::Crop && 2 * cut >= t.patch)
+      if (blend == "crop" && halo && 2 * cut >= t.patch)
       {
         Complain(path + "/halo", "leaves nothing of the patch: 2 x " + std::to_string(cut) + " (halo rounded up to multiple) >= patch " +
                                      std::to_string(t.patch) + "; enlarge patch, or use \"blend\": \"hann\"");
       }
-      if (t.blend == Blend::Hann && t.patch % (2 * t.multiple) != 0)
+      if (blend == "hann" && t.patch % (2 * t.multiple) != 0)
       {
         Complain(path + "/patch", "must be a multiple of 2 x multiple (" + std::to_string(2 * t.multiple) + ") for hann, found " + std::to_string(t.patch));
       }
@@ -322,7 +548,51 @@ public:
     return t;
   }
 
-  ModelInput ReadInput(const Json& j, const std::string& path, int patch, const std::string& task)
+  /** \return whether there is a list of bands, good or bad */
+  bool ReadBands(const Json& j, const std::string& path, bool isImage, std::vector<std::string>& bands)
+  {
+    const Json* list = Member(j, path, "bands", true);
+    if (!list)
+    {
+      return false;
+    }
+    if (!list->is_array())
+    {
+      Complain(path + "/bands", "must be a list, found " + Shown(*list));
+      return false;
+    }
+    if (isImage && list->empty())
+    {
+      Complain(path + "/bands", "must not be empty for an image");
+    }
+    for (std::size_t b = 0; b < list->size(); ++b)
+    {
+      const Json& band = (*list)[b];
+      const std::string at = path + "/bands/" + std::to_string(b);
+      std::string name;
+      if (band.is_string() && !band.get_ref<const std::string&>().empty())
+      {
+        name = band.get<std::string>();
+      }
+      else if (band.is_object())
+      {
+        Foreign(band, at);
+        name = String(band, at, "name", true);
+      }
+      else
+      {
+        Complain(at, "must be a name or an object with a name, found " + Shown(band));
+      }
+      if (!name.empty() && std::count(bands.begin(), bands.end(), name))
+      {
+        Complain(at, "repeats \"" + name + "\"");
+      }
+      bands.push_back(name);
+    }
+    return true;
+  }
+
+  ModelInput ReadInput(const Json& j, const std::string& path, const std::string& task)
   {
     ModelInput in;
     if (!j.is_object())
@@ -330,89 +600,55 @@ public:
       Complain(path, "must be an object");
       return in;
     }
-    OnlyKnown(j, path, {"otb:role", "otb:date", "otb:nodata", "otb:nodata_rule", "otb:nodata_fill", "otb:null"}, true);
+    Foreign(j, path, {"otb:role", "otb:date", "otb:nodata", "otb:nodata_rule", "otb:nodata_fill"}, {"bands", "input", "value_scaling"});
     in.name = String(j, path, "name", true);
     in.role = OneOf(j, path, "otb:role", knownInputRoles, true);
-    if (const Json* bands = Member(j, path, "bands", true))
-    {
-      if (!bands->is_array())
-      {
-        Complain(path + "/bands", "must be a list");
-      }
-      else
-      {
-        for (std::size_t b = 0; b < bands->size(); ++b)
-        {
-          const Json& band = (*bands)[b];
-          if (band.is_string())
-          {
-            in.bands.push_back(band.get<std::string>());
-          }
-          else if (band.is_object())
-          {
-            in.bands.push_back(String(band, path + "/bands/" + std::to_string(b), "name", true));
-          }
-          else
-          {
-            Complain(path + "/bands/" + std::to_string(b), "must be a name or an object with a name, found " + Shown(band));
-            in.bands.emplace_back();
-          }
-        }
-      }
-    }
     const bool isImage = in.role == "image" || in.role == "condition";
-    if (isImage && in.bands.empty())
-    {
-      Complain(path + "/bands", "must not be empty for an image");
-    }
-
-    if (const Json* holder = Member(j, path, "input", true); holder && isImage)
-    {
-      const int channels = Channels(*holder, path + "/input", "bands", patch);
-      if (channels > 0 && !in.bands.empty() && channels != static_cast<int>(in.bands.size()))
-      {
-        Complain(path + "/input/shape/1", "is " + std::to_string(channels) + " but " + std::to_string(in.bands.size()) + " bands are named");
-      }
-    }
-
+    const bool bandsRead = ReadBands(j, path, isImage, in.bands);
     const std::size_t n = in.bands.size();
-    in.scaling.assign(n, BandScaling());
-    if (isImage)
+    if (const Json* holder = Member(j, path, "input", true))
     {
-      const std::string scalingPath = path + "/value_scaling";
-      const auto it = j.find("value_scaling");
-      if (it == j.end())
+      const auto sizes = Array(*holder, path + "/input", isImage ? "bands" : nullptr);
+      if (isImage && sizes.size() == 4)
       {
-        Complain(scalingPath, "is required and missing: scaling is never guessed (null says that the network takes raw values)");
+        CheckSizes(sizes, path + "/input", n > 0 ? static_cast<std::int64_t>(n) : sizes[1], "one a band");
       }
-      else if (!it->is_null() && !it->is_array())
+    }
+
+    in.scaling.assign(n, BandScaling());
+    const std::string scalingPath = path + "/value_scaling";
+    const auto it = j.find("value_scaling");
+    if (it == j.end())
+    {
+      Complain(scalingPath, "is required and missing: scaling is never guessed (null says that the network takes raw values)");
+    }
+    else if (!it->is_null() && !it->is_array())
+    {
+      Complain(scalingPath, "must be a list of scalings or null, found " + Shown(*it));
+    }
+    else if (it->is_array() && !it->empty())
+    {
+      if (bandsRead && it->size() != 1 && it->size() != n)
       {
-        Complain(scalingPath, "must be a list of scalings or null, found " + Shown(*it));
+        Complain(scalingPath, "must have 1 entry or one a band (" + std::to_string(n) + "), found " + std::to_string(it->size()));
       }
-      else if (it->is_array() && !it->empty())
+      for (std::size_t b = 0; b < it->size(); ++b)
       {
-        if (it->size() != 1 && it->size() != n)
+        const BandScaling s = Scaling((*it)[b], scalingPath + "/" + std::to_string(b));
+        if (it->size() == 1)
         {
-          Complain(scalingPath, "must have 1 entry or one a band (" + std::to_string(n) + "), found " + std::to_string(it->size()));
+          in.scaling.assign(n, s);
         }
-        for (std::size_t b = 0; b < it->size(); ++b)
+        else if (b < n)
         {
-          const BandScaling s = Scaling((*it)[b], scalingPath + "/" + std::to_string(b));
-          if (it->size() == 1)
-          {
-            in.scaling.assign(n, s);
-          }
-          else if (b < n)
-          {
-            in.scaling[b] = s;
-          }
+          in.scaling[b] = s;
         }
       }
     }
 
-    if (in.role == "image" && task == "change-detection")
+    if (const auto date = Integer(j, path, "otb:date", in.role == "image" && task == "change-detection", 1))
     {
-      in.date = Integer(j, path, "otb:date", true, 1).value_or(0);
+      in.date = *date;
       if (in.date > 2)
       {
         Complain(path + "/otb:date", "must be 1 or 2, found " + std::to_string(in.date));
@@ -430,9 +666,9 @@ public:
   std::vector<ModelClass> ReadClasses(const Json& list, const std::string& path)
   {
     std::vector<ModelClass> classes;
-    if (!list.is_array())
+    if (!list.is_array() || list.empty())
     {
-      Complain(path, "must be a list");
+      Complain(path, "must be a list of classes, not empty, found " + Shown(list));
       return classes;
     }
     std::set<int> values;
@@ -440,13 +676,23 @@ public:
     for (std::size_t i = 0; i < list.size(); ++i)
     {
       const std::string at = path + "/" + std::to_string(i);
-      ModelClass c;
-      c.value = Integer(list[i], at, "value", true, 0).value_or(0);
-      c.name = String(list[i], at, "name", true);
-      if (!values.insert(c.value).second)
+      classes.emplace_back();
+      ModelClass& c = classes.back();
+      if (!list[i].is_object())
       {
-        Complain(at + "/value", "repeats " + std::to_string(c.value));
+        Complain(at, "must be an object, found " + Shown(list[i]));
+        continue;
       }
+      Foreign(list[i], at);
+      if (const auto value = Integer(list[i], at, "value", true, 0))
+      {
+        c.value = *value;
+        if (!values.insert(c.value).second)
+        {
+          Complain(at + "/value", "repeats " + std::to_string(c.value));
+        }
+      }
+      c.name = String(list[i], at, "name", true);
       if (!c.name.empty() && !names.insert(c.name).second)
       {
         Complain(at + "/name", "repeats \"" + c.name + "\"");
@@ -457,12 +703,11 @@ public:
       {
         Complain(at + "/color_hint", "must be RRGGBB, found \"" + c.colour + "\"");
       }
-      classes.push_back(c);
     }
     return classes;
   }
 
-  ModelOutput ReadOutput(const Json& j, const std::string& path, int patch)
+  ModelOutput ReadOutput(const Json& j, const std::string& path)
   {
     ModelOutput out;
     if (!j.is_object())
@@ -470,78 +715,179 @@ public:
       Complain(path, "must be an object");
       return out;
     }
-    OnlyKnown(j, path, {"otb:role"}, true);
+    Foreign(j, path, {"otb:role"}, {"result", "classification:classes"});
     out.name = String(j, path, "name", true);
     out.role = OneOf(j, path, "otb:role", knownOutputRoles, true);
-    if (const Json* result = Member(j, path, "result", true))
+    const bool classified = classifiedRoles.count(out.role) > 0;
+    if (const Json* classes = Member(j, path, "classification:classes", classified))
     {
-      out.channels = std::max(0, Channels(*result, path + "/result", "channel", patch));
+      out.classes = ReadClasses(*classes, path + "/classification:classes");
     }
-    const std::string classesPath = path + "/classification:classes";
-    if (const Json* classes = Member(j, path, "classification:classes", classifiedRoles.count(out.role) > 0))
+    const Json* result = Member(j, path, "result", true);
+    if (!result)
     {
-      out.classes = ReadClasses(*classes, classesPath);
+      return out;
     }
-    if (out.channels > 0 && classifiedRoles.count(out.role) && !out.classes.empty())
+    const auto sizes = Array(*result, path + "/result", "channel");
+    if (sizes.size() != 4)
     {
-      const int k = static_cast<int>(out.classes.size());
-      const int expected = out.role == "transition_logits" ? 1 + k * k : k;
-      if (out.channels != expected)
-      {
-        Complain(classesPath, std::to_string(k) + " classes need " + std::to_string(expected) + " channels, the shape says " + std::to_string(out.channels));
-      }
+      return out;
     }
-    if (out.role == "change_logits" && out.channels > 2)
+    const auto k = static_cast<std::int64_t>(out.classes.size());
+    if (out.role == "change_probability")
     {
-      Complain(path + "/result/shape/1", "must be 1 or 2 for change_logits, found " + std::to_string(out.channels));
+      CheckSizes(sizes, path + "/result", 1, "the probability of change");
     }
-    if (out.role == "change_probability" && out.channels > 1)
+    else if (out.role == "transition_logits" && k > 0)
     {
-      Complain(path + "/result/shape/1", "must be 1 for change_probability, found " + std::to_string(out.channels));
+      CheckSizes(sizes, path + "/result", 1 + k * k, "no change, and the transitions between " + std::to_string(k) + " classes");
     }
+    else
+    {
+      CheckSizes(sizes, path + "/result", classified ? k : 0, classified && k > 0 ? "one a class" : "the number of channels");
+    }
+    if (out.role == "change_logits" && sizes[1] > 2)
+    {
+      Complain(path + "/result/shape/1", "must be 1 or 2 for change_logits, found " + std::to_string(sizes[1]));
+    }
+    out.channels = static_cast<int>(std::max<std::int64_t>(0, std::min(sizes[1], most)));
     return out;
   }
 
-  void CheckPair(const ModelContract& c, const std::string& path)
+  /** The two images of change-detection. Inputs in the order of the contract, with roles that are known. */
+  void CheckPair(const std::vector<ModelInput>& inputs, const std::string& path)
   {
-    int images[3] = {0, 0, 0};
-    for (const auto& in : c.inputs)
+    std::set<int> dates;
+    int images = 0;
+    for (std::size_t i = 0; i < inputs.size(); ++i)
     {
-      if (in.role != "image")
+      const std::string at = path + "/" + std::to_string(i);
+      if (inputs[i].role != "image")
       {
-        Complain(path + "/mlm:input", "change-detection takes images only, found \"" + in.name + "\" of role " + in.role);
+        Complain(at + "/otb:role", "change-detection takes images only, found \"" + inputs[i].name + "\" of role " + inputs[i].role);
+        continue;
       }
-      else if (in.date == 1 || in.date == 2)
+      ++images;
+      if (inputs[i].date > 0 && !dates.insert(inputs[i].date).second)
       {
-        ++images[in.date];
+        Complain(at + "/otb:date", "repeats " + std::to_string(inputs[i].date) + ": change-detection needs one image of each date");
       }
     }
-    if (c.inputs.size() != 2 || images[1] != 1 || images[2] != 1)
+    if (images != 2)
     {
-      Complain(path + "/mlm:input", "change-detection needs exactly two images, of otb:date 1 and 2");
+      Complain(path, "change-detection needs exactly two images, of otb:date 1 and 2, found " + std::to_string(images));
     }
-    const auto count = [&c](const char* role)
-    { return std::count_if(c.outputs.begin(), c.outputs.end(), [role](const ModelOutput& o) { return o.role == role; }); };
-    const auto change = count("change_logits") + count("change_probability") + count("transition_logits");
+  }
+
+  /** The outputs of change-detection, with roles that are known. */
+  void CheckChange(const std::vector<ModelOutput>& outputs, const std::string& path)
+  {
+    int change = 0;
+    std::vector<std::size_t> heads[2];
+    bool transitions = false;
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+    {
+      const std::string& role = outputs[i].role;
+      transitions = transitions || role == "transition_logits";
+      change += role == "change_logits" || role == "change_probability" || role == "transition_logits";
+      if (role == "sem1_logits" || role == "sem2_logits")
+      {
+        heads[role == "sem2_logits"].push_back(i);
+      }
+    }
     if (change != 1)
     {
-      Complain(path + "/mlm:output",
-               "change-detection needs exactly one of change_logits, change_probability, transition_logits, found " + std::to_string(change));
+      Complain(path, "change-detection needs exactly one of change_logits, change_probability, transition_logits, found " + std::to_string(change));
     }
-    if (count("sem1_logits") != count("sem2_logits") || count("sem1_logits") > 1)
+    for (int d = 0; d < 2; ++d)
     {
-      Complain(path + "/mlm:output", "sem1_logits and sem2_logits come together, one of each");
-    }
-    else if (count("sem1_logits") == 1)
-    {
-      const auto &a = *c.FindOutput("sem1_logits"), &b = *c.FindOutput("sem2_logits");
-      if (a.classes.size() != b.classes.size())
+      const std::string role = d == 0 ? "sem1_logits" : "sem2_logits";
+      if (!heads[d].empty() && heads[1 - d].empty())
       {
-        Complain(path + "/mlm:output", "sem1_logits and sem2_logits must have the same number of classes");
+        Complain(path + "/" + std::to_string(heads[d][0]) + "/otb:role", "sem1_logits and sem2_logits come together, found " + role + " alone");
       }
-      if (count("transition_logits"))
+      for (std::size_t i = 1; i < heads[d].size(); ++i)
       {
-        Complain(path + "/mlm:output", "transition_logits already say both classes: sem1_logits and sem2_logits cannot stand beside them");
+        Complain(path + "/" + std::to_string(heads[d][i]) + "/otb:role", "repeats " + role);
+      }
+    }
+    if (heads[0].empty() || heads[1].empty())
+    {
+      return;
+    }
+    const std::size_t a = outputs[heads[0][0]].classes.size(), b = outputs[heads[1][0]].classes.size();
+    if (a > 0 && b > 0 && a != b)
+    {
+      Complain(path + "/" + std::to_string(heads[1][0]) + "/classification:classes",
+               "must have as many classes as sem1_logits (" + std::to_string(a) + "), found " + std::to_string(b));
+    }
+    if (transitions)
+    {
+      Complain(path, "transition_logits already say both classes: sem1_logits and sem2_logits cannot stand beside them");
+    }
+  }
+
+  /** Puts the inputs into the order of forward()'s arguments. */
+  void Reorder(const Json& method, const std::string& path, std::vector<ModelInput>& inputs)
+  {
+    if (!Own(method, path, {"forward"}))
+    {
+      return;
+    }
+    const Json* order = Member(method, path, "forward", false);
+    const bool named = !inputs.empty() && std::none_of(inputs.begin(), inputs.end(), [](const ModelInput& in) { return in.name.empty(); });
+    if (!order || !Words(*order, path + "/forward") || !named)
+    {
+      return;
+    }
+    std::vector<ModelInput> ordered;
+    for (const auto& name : *order)
+    {
+      const auto it = std::find_if(inputs.begin(), inputs.end(), [&name](const ModelInput& in) { return name == in.name; });
+      if (it != inputs.end())
+      {
+        ordered.push_back(*it);
+      }
+    }
+    if (ordered.size() != inputs.size() || order->size() != inputs.size())
+    {
+      Complain(path + "/forward", "must name every input once, found " + Shown(*order));
+      return;
+    }
+    inputs = std::move(ordered);
+  }
+
+  void ReadProvenance(const Json& j, const std::string& path, ModelContract& c)
+  {
+    if (!Own(j, path, {"license", "training_data", "gsd_m", "recipe", "authors", "citation"}))
+    {
+      return;
+    }
+    c.license = String(j, path, "license", true);
+    c.trainingData = String(j, path, "training_data", true);
+    c.groundSampleDistance = Number(j, path, "gsd_m", false);
+    if (c.groundSampleDistance.value_or(1.) <= 0.)
+    {
+      Complain(path + "/gsd_m", "must be greater than 0");
+    }
+    if (const Json* recipe = Member(j, path, "recipe", false); recipe && !recipe->is_string() && !recipe->is_object())
+    {
+      Complain(path + "/recipe", "must be a string or an object, found " + Shown(*recipe));
+    }
+    if (const Json* citation = Member(j, path, "citation", false); citation && !citation->is_string())
+    {
+      Complain(path + "/citation", "must be a string, found " + Shown(*citation));
+    }
+    const Json* authors = Member(j, path, "authors", false);
+    if (authors && !authors->is_string() && !authors->is_array())
+    {
+      Complain(path + "/authors", "must be a string or a list of strings, found " + Shown(*authors));
+    }
+    for (std::size_t i = 0; authors && authors->is_array() && i < authors->size(); ++i)
+    {
+      if (!(*authors)[i].is_string() || (*authors)[i].get_ref<const std::string&>().empty())
+      {
+        Complain(path + "/authors/" + std::to_string(i), "must be a non-empty string, found " + Shown((*authors)[i]));
       }
     }
   }
@@ -562,16 +908,7 @@ const char* ToString(Blend blend)
 
 ModelContract ModelContract::Parse(const std::string& text, const std::string& origin)
 {
-  Json root;
-  try
-  {
-    root = Json::parse(text);
-  }
-  catch (const Json::parse_error& e)
-  {
-    throw ContractError(origin, {{"/", std::string("not JSON: ") + e.what()}});
-  }
-
+  const Json root = ParseStrictly(text, origin);
   Reader r;
   ModelContract c;
   if (!root.is_object())
@@ -582,6 +919,7 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   {
     r.Complain("/type", "must be \"Feature\": a contract is a STAC item");
   }
+  r.Foreign(root, "", {}, {"properties"});
   c.id = r.String(root, "", "id", true);
   const Json* P = r.Member(root, "", "properties", true);
   if (!P || !P->is_object())
@@ -594,17 +932,18 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   }
 
   const std::string path = "/properties";
-  r.OnlyKnown(*P, path, {"otb:version", "otb:task", "otb:method", "otb:tiling", "otb:calibration", "otb:provenance", "otb:generative", "otb:temporal"}, true);
+  r.Foreign(*P, path, {"otb:version", "otb:task", "otb:method", "otb:tiling", "otb:calibration", "otb:provenance"},
+            {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"});
   c.name = r.String(*P, path, "mlm:name", true);
   c.architecture = r.String(*P, path, "mlm:architecture", true);
-  if (const Json* tasks = r.Member(*P, path, "mlm:tasks", true); tasks && (!tasks->is_array() || tasks->empty()))
+  if (const Json* tasks = r.Member(*P, path, "mlm:tasks", true))
   {
-    r.Complain(path + "/mlm:tasks", "must be a list of tasks, not empty");
+    r.Words(*tasks, path + "/mlm:tasks");
   }
   c.version = r.String(*P, path, "otb:version", true);
-  if (!c.version.empty() && c.version.rfind("1.", 0) != 0)
+  if (!c.version.empty() && !IsVersion1(c.version))
   {
-    r.Complain(path + "/otb:version", "is " + c.version + "; this program reads 1.x");
+    r.Complain(path + "/otb:version", "is \"" + c.version + "\"; this program reads 1.minor.patch");
   }
   c.task = r.OneOf(*P, path, "otb:task", knownTasks, true);
   c.tiling = r.ReadTiling(*P, path);
@@ -621,7 +960,7 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
       for (std::size_t i = 0; i < inputs->size(); ++i)
       {
         const std::string at = path + "/mlm:input/" + std::to_string(i);
-        c.inputs.push_back(r.ReadInput((*inputs)[i], at, c.tiling.patch, c.task));
+        c.inputs.push_back(r.ReadInput((*inputs)[i], at, c.task));
         if (!c.inputs.back().name.empty() && !names.insert(c.inputs.back().name).second)
         {
           r.Complain(at + "/name", "repeats \"" + c.inputs.back().name + "\"");
@@ -641,7 +980,7 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
       for (std::size_t i = 0; i < outputs->size(); ++i)
       {
         const std::string at = path + "/mlm:output/" + std::to_string(i);
-        c.outputs.push_back(r.ReadOutput((*outputs)[i], at, c.tiling.patch));
+        c.outputs.push_back(r.ReadOutput((*outputs)[i], at));
         if (!c.outputs.back().name.empty() && !names.insert(c.outputs.back().name).second)
         {
           r.Complain(at + "/name", "repeats \"" + c.outputs.back().name + "\"");
@@ -650,67 +989,44 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
     }
   }
 
-  if (const Json* method = r.Member(*P, path, "otb:method", false))
+  if (c.task == "change-detection")
   {
-    r.OnlyKnown(*method, path + "/otb:method", {"forward"}, false);
-    const Json* order = r.Member(*method, path + "/otb:method", "forward", true);
-    if (order)
+    const auto known = [](const auto& entry) { return !entry.role.empty(); };
+    if (std::all_of(c.inputs.begin(), c.inputs.end(), known) && !c.inputs.empty())
     {
-      std::vector<ModelInput> ordered;
-      bool good = order->is_array() && order->size() == c.inputs.size();
-      for (std::size_t i = 0; good && i < order->size(); ++i)
-      {
-        const auto it = std::find_if(c.inputs.begin(), c.inputs.end(), [&](const ModelInput& in) { return (*order)[i] == in.name; });
-        good = it != c.inputs.end() && std::none_of(ordered.begin(), ordered.end(), [&](const ModelInput& in) { return in.name == it->name; });
-        if (good)
-        {
-          ordered.push_back(*it);
-        }
-      }
-      if (good)
-      {
-        c.inputs = std::move(ordered);
-      }
-      else
-      {
-        r.Complain(path + "/otb:method/forward", "must name every input once, found " + Reader::Shown(*order));
-      }
+      r.CheckPair(c.inputs, path + "/mlm:input");
+    }
+    if (std::all_of(c.outputs.begin(), c.outputs.end(), known) && !c.outputs.empty())
+    {
+      r.CheckChange(c.outputs, path + "/mlm:output");
     }
   }
-
+  if (const Json* method = r.Member(*P, path, "otb:method", false))
+  {
+    r.Reorder(*method, path + "/otb:method", c.inputs);
+  }
   if (const Json* calibration = r.Member(*P, path, "otb:calibration", false))
   {
     const std::string at = path + "/otb:calibration";
+    r.Own(*calibration, at, {"temperature", "threshold"});
     c.temperature = r.Number(*calibration, at, "temperature", false).value_or(1.);
     c.threshold = r.Number(*calibration, at, "threshold", false).value_or(.5);
     if (c.temperature <= 0.)
     {
       r.Complain(at + "/temperature", "must be greater than 0");
     }
+    else
+    {
+      r.Divisor(c.temperature, at + "/temperature");
+    }
     if (c.threshold <= 0. || c.threshold >= 1.)
     {
       r.Complain(at + "/threshold", "must lie between 0 and 1");
     }
   }
-
   if (const Json* provenance = r.Member(*P, path, "otb:provenance", true))
   {
-    const std::string at = path + "/otb:provenance";
-    c.license = r.String(*provenance, at, "license", true);
-    c.trainingData = r.String(*provenance, at, "training_data", true);
-    if (const auto gsd = r.Number(*provenance, at, "gsd_m", false))
-    {
-      c.groundSampleDistance = *gsd;
-      if (*gsd <= 0.)
-      {
-        r.Complain(at + "/gsd_m", "must be greater than 0");
-      }
-    }
-  }
-
-  if (c.task == "change-detection")
-  {
-    r.CheckPair(c, path);
+    r.ReadProvenance(*provenance, path + "/otb:provenance", c);
   }
   if (!r.violations.empty())
   {

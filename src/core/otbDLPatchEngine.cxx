@@ -6,9 +6,11 @@
 
 #include "otbDLPatchEngine.h"
 
+#include "otbDLParallel.h"
 #include "otbDLPatchStore.h"
 
 #include <algorithm>
+#include <atomic>
 #include <chrono>
 #include <cmath>
 #include <limits>
@@ -56,7 +58,6 @@ PatchEngine::PatchEngine(const PatchGrid& grid, std::shared_ptr<Predictor> predi
   const std::size_t pixels = static_cast<std::size_t>(m_Grid.CoreSize()) * m_Grid.CoreSize();
   m_Store = std::make_unique<PatchStore>(m_Grid.Count(), channels * pixels, m_Settings.keptBytes, m_Settings.spillDirectory);
   m_Slots.resize(m_Predictor->BatchSize());
-  m_Scores.resize(pixels * m_Operator->ScoreChannels());
   if (m_Grid.Blending() == Blend::Hann)
   {
     m_Hann = HannWindow(m_Grid.Patch());
@@ -171,26 +172,29 @@ std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t e
 
   Stopwatch watch(m_Statistics.secondsPacking);
   const Region image = m_Grid.Image();
-  const int core = m_Grid.CoreSize(), offset = m_Grid.CoreOffset();
-  for (; i < end; ++i)
+  const int core = m_Grid.CoreSize(), offset = m_Grid.CoreOffset(), count = static_cast<int>(end - i);
+  m_Reads.resize(std::max<std::size_t>(m_Reads.size(), count));
+  const auto lookAt = [&](int k)
   {
-    const std::int64_t patch = Id(i, j);
-    const Region footprint = m_Grid.Footprint(i, j);
-    PatchValidity(block, footprint, image.Width(), image.Height(), m_Inputs, m_Valid);
-
+    Read& read = m_Reads[k];
+    const Region footprint = m_Grid.Footprint(i + k, j);
+    PatchValidity(block, footprint, image.Width(), image.Height(), m_Inputs, read.valid);
     // What lies outside the image is a mirror image: it does not make a patch worth inferring.
-    const Region inside = Intersection(m_Grid.Core(i, j), image);
-    Slot& slot = m_Slots[m_Filled];
-    slot.valid.assign(static_cast<std::size_t>(core) * core, 0);
-    bool any = false;
-    for (std::int64_t y = inside.y0; y < inside.y1; ++y)
+    const Region inside = Intersection(m_Grid.Core(i + k, j), image);
+    read.any = false;
+    for (std::int64_t y = inside.y0; y < inside.y1 && !read.any; ++y)
     {
-      const std::uint8_t* from = m_Valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
-      std::uint8_t* to = slot.valid.data() + (y - footprint.y0 - offset) * core + (inside.x0 - footprint.x0 - offset);
-      std::copy(from, from + inside.Width(), to);
-      any = any || std::any_of(from, from + inside.Width(), [](std::uint8_t v) { return v != 0; });
+      const std::uint8_t* from = read.valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
+      read.any = std::any_of(from, from + inside.Width(), [](std::uint8_t v) { return v != 0; });
     }
-    if (!any)
+  };
+  ParallelFor(count, m_Settings.threads, lookAt);
+
+  for (int k = 0; k < count; ++k)
+  {
+    const std::int64_t patch = Id(i + k, j);
+    m_Reads[k].slot = -1;
+    if (!m_Reads[k].any)
     {
       m_Store->SetState(patch, PatchStore::State::Empty);
       ++m_Statistics.patchesEmpty;
@@ -198,14 +202,34 @@ std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t e
     }
     m_Statistics.patchesRepeated += m_Store->WasInferred(patch);
     m_Store->SetState(patch, PatchStore::State::Pending);
-    slot.patch = patch;
-    for (std::size_t k = 0; k < m_Inputs.size(); ++k)
-    {
-      PackPatch(block, footprint, image.Width(), image.Height(), static_cast<int>(k), m_Inputs[k], m_Valid, m_Predictor->Input(static_cast<int>(k)), m_Filled);
-    }
-    ++m_Filled;
+    m_Reads[k].slot = m_Filled;
+    m_Slots[m_Filled++].patch = patch;
   }
-  return i;
+
+  const auto pack = [&](int k)
+  {
+    const Read& read = m_Reads[k];
+    if (read.slot < 0)
+    {
+      return;
+    }
+    const Region footprint = m_Grid.Footprint(i + k, j);
+    const Region inside = Intersection(m_Grid.Core(i + k, j), image);
+    auto& valid = m_Slots[read.slot].valid;
+    valid.assign(static_cast<std::size_t>(core) * core, 0);
+    for (std::int64_t y = inside.y0; y < inside.y1; ++y)
+    {
+      const std::uint8_t* from = read.valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
+      std::copy(from, from + inside.Width(), valid.data() + (y - footprint.y0 - offset) * core + (inside.x0 - footprint.x0 - offset));
+    }
+    for (std::size_t in = 0; in < m_Inputs.size(); ++in)
+    {
+      PackPatch(block, footprint, image.Width(), image.Height(), static_cast<int>(in), m_Inputs[in], read.valid, m_Predictor->Input(static_cast<int>(in)),
+                read.slot);
+    }
+  };
+  ParallelFor(count, m_Settings.threads, pack);
+  return end;
 }
 
 void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
@@ -238,46 +262,58 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
     return i >= pinned.x0 && i < pinned.x1 && j >= pinned.y0 && j < pinned.y1;
   };
 
-  for (int n = 0; n < m_Filled; ++n)
+  std::vector<PatchStore::Data> made(m_Filled);
+  for (auto& data : made)
+  {
+    data = m_Store->NewData();
+  }
+  std::atomic<std::int64_t> notFinite{0};
+  const auto decide = [&](int n)
   {
     const Slot& slot = m_Slots[n];
-    auto data = m_Store->NewData();
+    float* data = made[n]->data();
     if (m_Grid.Blending() == Blend::Hann)
     {
-      m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, data->data());
+      m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, data);
       for (std::ptrdiff_t p = 0; p < pixels; ++p)
       {
         if (!slot.valid[p])
         {
-          (*data)[p] = noDataMark;
+          data[p] = noDataMark;
         }
       }
+      return;
     }
-    else
+    std::vector<float> scores(pixels * channels);
+    m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, scores.data());
+    m_Operator->Decide(scores.data(), pixels, pixels, data, pixels);
+    std::int64_t bad = 0;
+    for (std::ptrdiff_t p = 0; p < pixels; ++p)
     {
-      m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, m_Scores.data());
-      m_Operator->Decide(m_Scores.data(), pixels, pixels, data->data(), pixels);
-      for (std::ptrdiff_t p = 0; p < pixels; ++p)
+      bool good = slot.valid[p] != 0;
+      if (good)
       {
-        bool good = slot.valid[p] != 0;
-        if (good)
+        for (int c = 0; c < channels; ++c)
         {
-          for (int c = 0; c < channels; ++c)
-          {
-            good = good && std::isfinite(m_Scores[c * pixels + p]);
-          }
-          m_Statistics.notFinite += !good;
+          good = good && std::isfinite(scores[c * pixels + p]);
         }
-        if (!good)
+        bad += !good;
+      }
+      if (!good)
+      {
+        for (std::size_t r = 0; r < noData.size(); ++r)
         {
-          for (std::size_t r = 0; r < noData.size(); ++r)
-          {
-            (*data)[r * pixels + p] = noData[r];
-          }
+          data[r * pixels + p] = noData[r];
         }
       }
     }
-    m_Store->Put(slot.patch, std::move(data), isPinned);
+    notFinite += bad;
+  };
+  ParallelFor(m_Filled, m_Settings.threads, decide);
+  m_Statistics.notFinite += notFinite;
+  for (int n = 0; n < m_Filled; ++n)
+  {
+    m_Store->Put(m_Slots[n].patch, std::move(made[n]), isPinned);
   }
   m_Filled = 0;
 }

@@ -99,16 +99,65 @@ void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_
   }
 }
 
+namespace
+{
+/** Do the planes of an input lie pixel by pixel in one image, band after band, as the batch wants them? Then a row is one run of numbers. */
+bool SameInterleaving(const std::vector<PlaneView>& planes, const BatchView& batch)
+{
+  const auto bands = static_cast<std::ptrdiff_t>(planes.size());
+  for (std::ptrdiff_t b = 0; b < bands; ++b)
+  {
+    if (planes[b].data != planes[0].data + b || planes[b].strideX != bands)
+    {
+      return false;
+    }
+  }
+  return batch.strideC == 1 && batch.strideX == bands;
+}
+} // namespace
+
 void PackPatch(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight, int input,
                const InputNormalisation& normalisation, const std::vector<std::uint8_t>& valid, const BatchView& batch, int n)
 {
   const auto columns = Offsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
   const auto rows = Offsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
-  const std::size_t width = columns.size();
+  const std::size_t width = columns.size(), bands = normalisation.scaling.size();
+  const auto& planes = block.bands[input];
 
-  for (std::size_t b = 0; b < normalisation.scaling.size(); ++b)
+  if (footprint.x0 >= 0 && footprint.x1 <= imageWidth && SameInterleaving(planes, batch))
   {
-    const PlaneView& plane = block.bands[input][b];
+    std::vector<float> low(width * bands), high(width * bands), offset(width * bands), divisor(width * bands);
+    for (std::size_t k = 0; k < width * bands; ++k)
+    {
+      const auto& s = normalisation.scaling[k % bands];
+      low[k] = static_cast<float>(s.low);
+      high[k] = static_cast<float>(s.high);
+      offset[k] = static_cast<float>(s.offset);
+      divisor[k] = static_cast<float>(s.divisor);
+    }
+    for (std::size_t y = 0; y < rows.size(); ++y)
+    {
+      const float* line = planes[0].data + rows[y] * planes[0].strideY + columns[0] * planes[0].strideX;
+      float* out = batch.At(n, 0, static_cast<std::ptrdiff_t>(y), 0);
+      for (std::size_t k = 0; k < width * bands; ++k)
+      {
+        out[k] = (std::min(std::max(line[k], low[k]), high[k]) - offset[k]) / divisor[k];
+      }
+      const std::uint8_t* ok = valid.data() + y * width;
+      for (std::size_t x = 0; x < width; ++x)
+      {
+        if (!ok[x])
+        {
+          std::fill_n(out + x * bands, bands, normalisation.fill);
+        }
+      }
+    }
+    return;
+  }
+
+  for (std::size_t b = 0; b < bands; ++b)
+  {
+    const PlaneView& plane = planes[b];
     const auto& s = normalisation.scaling[b];
     const float low = static_cast<float>(s.low), high = static_cast<float>(s.high);
     const float offset = static_cast<float>(s.offset), divisor = static_cast<float>(s.divisor);

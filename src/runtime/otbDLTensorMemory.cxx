@@ -12,9 +12,14 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <iterator>
+#include <map>
 #include <mutex>
+#include <set>
+#include <sys/mman.h>
+#include <unistd.h>
 #include <unordered_map>
-#include <vector>
+#include <utility>
 
 // LibTorch 2.3 dropped the const of Allocator::allocate and asked for copy_data.
 #define OTBTORCH_NEW_ALLOCATOR (TORCH_VERSION_MAJOR > 2 || (TORCH_VERSION_MAJOR == 2 && TORCH_VERSION_MINOR >= 3))
@@ -29,14 +34,105 @@ namespace TensorMemory
 namespace
 {
 
+constexpr std::size_t page = 4096;
 constexpr std::size_t alignment = 64;
-constexpr std::size_t kept = std::size_t(64) << 10; ///< smaller blocks are left to the C library
+constexpr std::size_t large = std::size_t(64) << 10; ///< smaller blocks are left to the C library
+
+/** One range of addresses from which large blocks are cut, best fit, neighbours joined when they are free again: so that what was touched stays close to what
+ * is needed at once, though sizes differ, and the same pages serve forward after forward. */
+class Arena
+{
+public:
+  Arena()
+  {
+    // Addresses cost nothing; pages come when they are touched.
+    const auto memory = static_cast<std::size_t>(sysconf(_SC_PHYS_PAGES)) * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+    for (std::size_t size = 2 * memory / page * page; size >= (std::size_t(256) << 20); size = size / 2 / page * page)
+    {
+      void* p = mmap(nullptr, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+      if (p != MAP_FAILED)
+      {
+        m_Begin = static_cast<char*>(p);
+        m_End = m_Begin + size;
+        AddFree(m_Begin, size);
+        break;
+      }
+    }
+  }
+
+  /** nullptr when no range is large enough. */
+  char* Take(std::size_t bytes)
+  {
+    const auto fit = m_BySize.lower_bound({bytes, nullptr});
+    if (fit == m_BySize.end())
+    {
+      return nullptr;
+    }
+    const auto [size, p] = *fit;
+    RemoveFree(p, size);
+    if (size > bytes)
+    {
+      AddFree(p + bytes, size - bytes);
+    }
+    return p;
+  }
+
+  void Give(char* p, std::size_t bytes)
+  {
+    auto after = m_ByAddress.lower_bound(p);
+    if (after != m_ByAddress.end() && after->first == p + bytes)
+    {
+      const auto joined = after->second;
+      RemoveFree(p + bytes, joined);
+      bytes += joined;
+    }
+    after = m_ByAddress.lower_bound(p);
+    if (after != m_ByAddress.begin())
+    {
+      const auto before = std::prev(after);
+      if (before->first + before->second == p)
+      {
+        p = before->first;
+        bytes += before->second;
+        RemoveFree(p, before->second);
+      }
+    }
+    AddFree(p, bytes);
+  }
+
+  bool Owns(const void* p) const { return p >= m_Begin && p < m_End; }
+
+  void Trim() const
+  {
+    for (const auto& free : m_ByAddress)
+    {
+      madvise(free.first, free.second, MADV_DONTNEED);
+    }
+  }
+
+private:
+  void AddFree(char* p, std::size_t size)
+  {
+    m_ByAddress[p] = size;
+    m_BySize.insert({size, p});
+  }
+  void RemoveFree(char* p, std::size_t size)
+  {
+    m_ByAddress.erase(p);
+    m_BySize.erase({size, p});
+  }
+
+  char* m_Begin = nullptr;
+  char* m_End = nullptr;
+  std::map<char*, std::size_t> m_ByAddress;
+  std::set<std::pair<std::size_t, char*>> m_BySize;
+};
 
 struct Books
 {
   std::mutex mutex;
+  Arena arena;
   std::unordered_map<void*, std::size_t> sizes;
-  std::unordered_map<std::size_t, std::vector<void*>> spare;
   std::size_t inUse = 0;
   std::size_t peak = 0;
   std::size_t limit = 0;
@@ -47,6 +143,11 @@ Books& TheBooks()
 {
   static auto* books = new Books;
   return *books;
+}
+
+std::size_t Rounded(std::size_t bytes)
+{
+  return bytes >= large ? (bytes + page - 1) / page * page : bytes;
 }
 
 void Release(void* p)
@@ -61,23 +162,14 @@ void Release(void* p)
   const std::size_t bytes = it->second;
   b.sizes.erase(it);
   b.inUse -= bytes;
-  if (bytes >= kept)
+  if (b.arena.Owns(p))
   {
-    b.spare[bytes].push_back(p);
+    b.arena.Give(static_cast<char*>(p), bytes);
   }
   else
   {
     std::free(p);
   }
-}
-
-void DropSpare(Books& b)
-{
-  for (auto& sized : b.spare)
-  {
-    std::for_each(sized.second.begin(), sized.second.end(), [](void* p) { std::free(p); });
-  }
-  b.spare.clear();
 }
 
 void* Take(std::size_t bytes)
@@ -86,25 +178,17 @@ void* Take(std::size_t bytes)
   {
     return nullptr;
   }
+  bytes = Rounded(bytes);
   Books& b = TheBooks();
   std::lock_guard<std::mutex> lock(b.mutex);
   if (b.limit != 0 && b.inUse + bytes > b.limit)
   {
     C10_THROW_ERROR(OutOfMemoryError, "out of memory: the limit set for tensors is reached");
   }
-  void* p = nullptr;
-  if (auto spare = b.spare.find(bytes); spare != b.spare.end() && !spare->second.empty())
+  void* p = bytes >= large ? b.arena.Take(bytes) : nullptr;
+  if (!p && posix_memalign(&p, alignment, bytes) != 0)
   {
-    p = spare->second.back();
-    spare->second.pop_back();
-  }
-  else if (posix_memalign(&p, alignment, bytes) != 0)
-  {
-    DropSpare(b);
-    if (posix_memalign(&p, alignment, bytes) != 0)
-    {
-      C10_THROW_ERROR(OutOfMemoryError, "out of memory: the system has none left for tensors");
-    }
+    C10_THROW_ERROR(OutOfMemoryError, "out of memory: the system has none left for tensors");
   }
   b.sizes[p] = bytes;
   b.inUse += bytes;
@@ -176,7 +260,7 @@ void SetLimit(std::size_t bytes)
 void Trim()
 {
   std::lock_guard<std::mutex> lock(TheBooks().mutex);
-  DropSpare(TheBooks());
+  TheBooks().arena.Trim();
 }
 
 } // namespace TensorMemory

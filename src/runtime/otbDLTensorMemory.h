@@ -16,8 +16,9 @@ namespace dl
 
 /** Memory of the CPU tensors of this process.
  *
- * Activations of a constant batch shape are the same blocks again and again. Given back to the C library they are unmapped, and paged in anew by the next
- * forward; so large blocks are kept and handed out again by size, which also tells exactly what a forward needs, and lets a limit be set. Thread-safe. */
+ * Activations of a constant batch shape come and go in the same sizes again and again. Given back to the C library they are unmapped, and paged in anew by the
+ * next forward. Here large blocks are cut from one range of addresses whose pages stay; which also tells exactly what a forward needs, and lets a limit be set.
+ * Thread-safe. */
 namespace TensorMemory
 {
 

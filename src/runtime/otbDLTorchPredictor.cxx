@@ -25,9 +25,6 @@
 #include <mutex>
 #include <sstream>
 #include <thread>
-#ifdef __GLIBC__
-#include <malloc.h>
-#endif
 
 namespace otb
 {
@@ -73,12 +70,6 @@ void PrepareProcess()
                  []
                  {
                    TensorMemory::Install();
-#ifdef __GLIBC__
-                   // oneDNN takes its scratch memory from malloc: keep it from being unmapped after each forward. (Images are freed and taken in blocks of
-                   // the same sizes, so that the heap does not grow.)
-                   mallopt(M_MMAP_THRESHOLD, 32 << 20);
-                   mallopt(M_TRIM_THRESHOLD, 256 << 20);
-#endif
                    at::globalContext().setAllowTF32CuBLAS(false);
                    at::globalContext().setAllowTF32CuDNN(false);
                    at::globalContext().setDeterministicCuDNN(true);

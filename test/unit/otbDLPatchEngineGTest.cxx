@@ -197,6 +197,7 @@ public:
     predictor = std::make_shared<BoxPredictor>(c.batch, 2, c.patch, 2, c.blend == Blend::Hann);
     PatchEngine::Settings s;
     s.keptBytes = c.keptBytes;
+    s.threads = 2;
     s.spillDirectory = c.spill ? testing::TempDir() : "";
     s.window = window;
     engine = std::make_unique<PatchEngine>(PatchGrid(c.width, c.height, t), predictor, std::make_shared<Identity>(), OneInput(2), s);
