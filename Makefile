@@ -53,6 +53,7 @@ install: build
 	cmake --install build
 
 bench: build
+	@cmake --build build --target otbdlBareModel
 	$(PYTHON) bench/run.py --build build
 
 format:

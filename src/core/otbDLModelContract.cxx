@@ -324,26 +324,23 @@ public:
       needed.insert(key);
       return Number(j, path, key, true).value_or(std::numeric_limits<double>::quiet_NaN());
     };
-    const auto ordered = [&]
+    const auto ordered = [&](double lo, double hi)
     {
-      if (s.high <= s.low)
+      if (hi <= lo)
       {
         Complain(path + "/maximum", "must be greater than minimum");
       }
     };
     if (type == "min-max")
     {
-      s.low = at("minimum");
-      s.high = at("maximum");
-      ordered();
-      s.offset = s.low;
-      s.divisor = s.high - s.low;
+      const double lo = at("minimum"), hi = at("maximum");
+      ordered(lo, hi);
+      s.offset = lo;
+      s.divisor = hi - lo;
       if (s.divisor > 0.)
       {
         Divisor(s.divisor, path + "/maximum");
       }
-      s.low = BandScaling().low;
-      s.high = BandScaling().high;
     }
     else if (type == "z-score")
     {
@@ -362,7 +359,7 @@ public:
     {
       s.low = type == "clip-max" ? s.low : at("minimum");
       s.high = type == "clip-min" ? s.high : at("maximum");
-      ordered();
+      ordered(s.low, s.high);
     }
     else if (type == "offset")
     {
@@ -391,8 +388,7 @@ public:
   /** A number that pixels are divided by in single precision. */
   void Divisor(double value, const std::string& path)
   {
-    const float f = static_cast<float>(value);
-    if (f == 0.f || std::isinf(f))
+    if (std::abs(value) < std::numeric_limits<float>::min() || std::abs(value) > std::numeric_limits<float>::max())
     {
       Complain(path, "makes a division by 0 or infinity in single precision");
     }

@@ -1,0 +1,527 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+// The contract against doc/model-contract.md: the example, and one mistake after another in it (contract-mutations.json).
+#include "otbDLModelContract.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <fstream>
+#include <random>
+#include <set>
+
+namespace
+{
+
+using namespace otb::dl;
+using Json = nlohmann::json;
+using testing::ElementsAre;
+using testing::HasSubstr;
+
+Json Load(const char* path)
+{
+  std::ifstream in(path);
+  return Json::parse(in);
+}
+
+const Json& Example()
+{
+  static const Json example = Load(OTBDL_EXAMPLE);
+  return example;
+}
+
+const Json& Table()
+{
+  static const Json table = Load(OTBDL_MUTATIONS);
+  return table;
+}
+
+void Remove(Json& contract, const Json::json_pointer& at)
+{
+  Json& parent = contract.at(at.parent_pointer());
+  if (parent.is_array())
+  {
+    parent.erase(std::stoul(at.back()));
+  }
+  else
+  {
+    parent.erase(at.back());
+  }
+}
+
+void Apply(Json& contract, const Json& sets)
+{
+  for (const auto& item : sets.items())
+  {
+    contract[Json::json_pointer(item.key())] = item.value();
+  }
+}
+
+/** The example with the mistakes of a line of the table. */
+Json Mutated(const Json& line)
+{
+  Json contract = Example();
+  Apply(contract, Table().at("bases").at(line.value("base", "example")));
+  Apply(contract, line.value("set", Json::object()));
+  for (const auto& at : line.value("remove", Json::array()))
+  {
+    Remove(contract, Json::json_pointer(at.get<std::string>()));
+  }
+  return contract;
+}
+
+const Json& Line(const char* list, const std::string& name)
+{
+  const auto& lines = Table().at(list);
+  return *std::find_if(lines.begin(), lines.end(), [&](const Json& l) { return l.at("name") == name; });
+}
+
+std::vector<std::string> Names(const char* list)
+{
+  std::vector<std::string> names;
+  for (const auto& line : Table().at(list))
+  {
+    names.push_back(line.at("name"));
+  }
+  return names;
+}
+
+std::string ReadableName(const testing::TestParamInfo<std::string>& info)
+{
+  return info.param;
+}
+
+std::vector<ContractError::Violation> Violations(const std::string& text)
+{
+  try
+  {
+    ModelContract::Parse(text, "test");
+  }
+  catch (const ContractError& e)
+  {
+    return e.Violations();
+  }
+  return {};
+}
+
+std::set<std::string> Paths(const std::vector<ContractError::Violation>& violations)
+{
+  std::set<std::string> paths;
+  for (const auto& v : violations)
+  {
+    paths.insert(v.path);
+  }
+  return paths;
+}
+
+class ContractMistake : public testing::TestWithParam<std::string>
+{
+};
+
+TEST_P(ContractMistake, IsReportedWhereItIsAndNowhereElse)
+{
+  const Json& line = Line("invalid", GetParam());
+  const auto found = Violations(Mutated(line).dump());
+  EXPECT_EQ(Paths(found), line.at("paths").get<std::set<std::string>>());
+  std::string messages;
+  for (const auto& v : found)
+  {
+    messages += v.message + "\n";
+  }
+  EXPECT_THAT(messages, HasSubstr(line.at("says").get<std::string>()));
+}
+INSTANTIATE_TEST_SUITE_P(Table, ContractMistake, testing::ValuesIn(Names("invalid")), ReadableName);
+
+class ContractChoice : public testing::TestWithParam<std::string>
+{
+};
+
+TEST_P(ContractChoice, IsAccepted)
+{
+  EXPECT_NO_THROW(ModelContract::Parse(Mutated(Line("valid", GetParam())).dump(), "test"));
+}
+INSTANTIATE_TEST_SUITE_P(Table, ContractChoice, testing::ValuesIn(Names("valid")), ReadableName);
+
+TEST(ModelContract, ExampleHasTheValuesThatItShows)
+{
+  const auto c = ModelContract::Parse(Example().dump(), "example");
+  EXPECT_EQ(c.id, "siamese-example");
+  EXPECT_EQ(c.name, "siamese-example");
+  EXPECT_EQ(c.architecture, "FC-Siam-diff");
+  EXPECT_EQ(c.task, "change-detection");
+  EXPECT_EQ(c.version, "1.0.0");
+  EXPECT_EQ(c.temperature, 1.);
+  EXPECT_EQ(c.threshold, .5);
+  EXPECT_EQ(c.license, "Apache-2.0");
+  EXPECT_EQ(c.trainingData, "none: an example");
+  EXPECT_EQ(c.groundSampleDistance, 10.);
+  EXPECT_EQ(c.tiling.patch, 128);
+  EXPECT_EQ(c.tiling.multiple, 8);
+  EXPECT_EQ(c.tiling.halo, 24);
+  EXPECT_EQ(c.tiling.blend, Blend::Crop);
+  EXPECT_THAT(c.tiling.testTimeAugmentations, ElementsAre("swap", "d4"));
+
+  ASSERT_EQ(c.inputs.size(), 2u);
+  for (int k = 0; k < 2; ++k)
+  {
+    const auto& in = c.inputs[k];
+    EXPECT_EQ(in.name, k == 0 ? "x1" : "x2");
+    EXPECT_EQ(in.role, "image");
+    EXPECT_EQ(in.date, k + 1);
+    EXPECT_THAT(in.bands, ElementsAre("B02", "B03", "B04", "B08"));
+    ASSERT_EQ(in.scaling.size(), 4u);
+    EXPECT_EQ(in.scaling[2].offset, 1552.);
+    EXPECT_EQ(in.scaling[2].divisor, 1888.);
+    EXPECT_TRUE(std::isinf(in.scaling[2].low) && std::isinf(in.scaling[2].high));
+    EXPECT_EQ(in.noData, 0.);
+    EXPECT_EQ(in.noDataRule, NoDataRule::All);
+    EXPECT_EQ(in.noDataFill, 0.f);
+  }
+  ASSERT_EQ(c.outputs.size(), 1u);
+  EXPECT_EQ(c.outputs[0].name, "change");
+  EXPECT_EQ(c.outputs[0].role, "change_logits");
+  EXPECT_EQ(c.outputs[0].channels, 1);
+  ASSERT_EQ(c.outputs[0].classes.size(), 2u);
+  EXPECT_EQ(c.outputs[0].classes[1].value, 1);
+  EXPECT_EQ(c.outputs[0].classes[1].name, "change");
+  EXPECT_EQ(c.outputs[0].classes[1].colour, "E03C31");
+}
+
+TEST(ModelContract, FieldsLeftOutHaveTheirDefaults)
+{
+  Json contract = Example();
+  for (const char* at :
+       {"/properties/otb:tiling/multiple", "/properties/otb:tiling/blend", "/properties/otb:tiling/tta", "/properties/otb:calibration",
+        "/properties/otb:method", "/properties/otb:provenance/gsd_m", "/properties/mlm:input/0/otb:nodata", "/properties/mlm:input/0/otb:nodata_fill"})
+  {
+    Remove(contract, Json::json_pointer(at));
+  }
+  const auto c = ModelContract::Parse(contract.dump(), "test");
+  EXPECT_EQ(c.tiling.multiple, 1);
+  EXPECT_EQ(c.tiling.blend, Blend::Crop);
+  EXPECT_TRUE(c.tiling.testTimeAugmentations.empty());
+  EXPECT_EQ(c.temperature, 1.);
+  EXPECT_EQ(c.threshold, .5);
+  EXPECT_FALSE(c.groundSampleDistance);
+  EXPECT_FALSE(c.inputs[0].noData);
+  EXPECT_EQ(c.inputs[0].noDataRule, NoDataRule::All);
+  EXPECT_EQ(c.inputs[0].noDataFill, 0.f);
+  EXPECT_EQ(c.inputs[0].name, "x1");
+}
+
+TEST(ModelContract, FieldsGivenAreKept)
+{
+  Json contract = Example();
+  Apply(contract, {{"/properties/otb:calibration", {{"temperature", 2.5}, {"threshold", .25}}},
+                   {"/properties/otb:tiling/blend", "hann"},
+                   {"/properties/mlm:input/1/otb:nodata", -9999},
+                   {"/properties/mlm:input/1/otb:nodata_rule", "any"},
+                   {"/properties/mlm:input/1/otb:nodata_fill", -.5}});
+  const auto c = ModelContract::Parse(contract.dump(), "test");
+  EXPECT_EQ(c.temperature, 2.5);
+  EXPECT_EQ(c.threshold, .25);
+  EXPECT_EQ(c.tiling.blend, Blend::Hann);
+  EXPECT_EQ(c.inputs[1].noData, -9999.);
+  EXPECT_EQ(c.inputs[1].noDataRule, NoDataRule::Any);
+  EXPECT_EQ(c.inputs[1].noDataFill, -.5f);
+  EXPECT_EQ(c.inputs[0].noDataRule, NoDataRule::All);
+  EXPECT_STREQ(ToString(c.tiling.blend), "hann");
+  EXPECT_STREQ(ToString(Blend::Crop), "crop");
+}
+
+TEST(ModelContract, ForwardOrderIsTheOrderOfTheInputs)
+{
+  Json contract = Example();
+  contract["properties"]["otb:method"]["forward"] = {"x2", "x1"};
+  const auto c = ModelContract::Parse(contract.dump(), "test");
+  ASSERT_EQ(c.inputs.size(), 2u);
+  EXPECT_EQ(c.inputs[0].name, "x2");
+  EXPECT_EQ(c.inputs[0].date, 2);
+  EXPECT_EQ(c.inputs[1].name, "x1");
+  EXPECT_EQ(c.inputs[1].date, 1);
+}
+
+TEST(ModelContract, OutputsAreFoundByRole)
+{
+  const auto c = ModelContract::Parse(Mutated({{"base", "semantic"}}).dump(), "test");
+  ASSERT_NE(c.FindOutput("sem2_logits"), nullptr);
+  EXPECT_EQ(c.FindOutput("sem2_logits")->name, "s2");
+  EXPECT_EQ(c.FindOutput("sem2_logits")->channels, 2);
+  EXPECT_EQ(c.FindOutput("transition_logits"), nullptr);
+}
+
+TEST(ModelContract, BandObjectsGiveTheirNames)
+{
+  Json contract = Example();
+  contract["properties"]["mlm:input"][0]["bands"] = {"B02", {{"name", "green"}}, {{"name", "red"}}, "B08"};
+  EXPECT_THAT(ModelContract::Parse(contract.dump(), "test").inputs[0].bands, ElementsAre("B02", "green", "red", "B08"));
+}
+
+/** Scaling of the first band of the first input. */
+std::vector<BandScaling> Scalings(const Json& list)
+{
+  Json contract = Example();
+  contract["properties"]["mlm:input"][0]["value_scaling"] = list;
+  return ModelContract::Parse(contract.dump(), "test").inputs[0].scaling;
+}
+
+TEST(ModelContract, EveryScalingReducesToClipOffsetAndDivisor)
+{
+  constexpr double inf = std::numeric_limits<double>::infinity();
+  const struct
+  {
+    Json scaling;
+    double low, high, offset, divisor;
+  } cases[] = {
+      {{{"type", "min-max"}, {"minimum", 100}, {"maximum", 350}}, -inf, inf, 100., 250.},
+      {{{"type", "z-score"}, {"mean", 5.5}, {"stddev", 2}}, -inf, inf, 5.5, 2.},
+      {{{"type", "clip"}, {"minimum", -1}, {"maximum", 3}}, -1., 3., 0., 1.},
+      {{{"type", "clip-min"}, {"minimum", 7}}, 7., inf, 0., 1.},
+      {{{"type", "clip-max"}, {"maximum", 7}}, -inf, 7., 0., 1.},
+      {{{"type", "offset"}, {"value", 12}}, -inf, inf, 12., 1.},
+      {{{"type", "scale"}, {"value", 10000}}, -inf, inf, 0., 10000.},
+  };
+  for (const auto& c : cases)
+  {
+    const auto s = Scalings({c.scaling}).at(0);
+    EXPECT_EQ(s.low, c.low) << c.scaling;
+    EXPECT_EQ(s.high, c.high) << c.scaling;
+    EXPECT_EQ(s.offset, c.offset) << c.scaling;
+    EXPECT_EQ(s.divisor, c.divisor) << c.scaling;
+  }
+}
+
+TEST(ModelContract, OneScalingHoldsForAllBands)
+{
+  const auto scalings = Scalings({{{"type", "offset"}, {"value", 3}}});
+  ASSERT_EQ(scalings.size(), 4u);
+  for (const auto& s : scalings)
+  {
+    EXPECT_EQ(s.offset, 3.);
+  }
+}
+
+TEST(ModelContract, NullOrNoScalingLeavesRawValues)
+{
+  for (const Json& list : {Json(nullptr), Json::array()})
+  {
+    const auto scalings = Scalings(list);
+    ASSERT_EQ(scalings.size(), 4u);
+    for (const auto& s : scalings)
+    {
+      EXPECT_EQ(s.offset, 0.);
+      EXPECT_EQ(s.divisor, 1.);
+      EXPECT_TRUE(std::isinf(s.low) && std::isinf(s.high));
+    }
+  }
+}
+
+TEST(ModelContract, TheMessageNamesTheOriginAndEveryViolation)
+{
+  const Json& line = Line("invalid", "several_at_once");
+  try
+  {
+    ModelContract::Parse(Mutated(line).dump(), "change.mlm.json");
+    FAIL() << "it was accepted";
+  }
+  catch (const ContractError& e)
+  {
+    EXPECT_THAT(e.what(), HasSubstr("change.mlm.json"));
+    EXPECT_THAT(e.what(), HasSubstr("7 violations"));
+    for (const auto& path : line.at("paths"))
+    {
+      EXPECT_THAT(e.what(), HasSubstr("\n  " + path.get<std::string>() + ": "));
+    }
+  }
+}
+
+TEST(ModelContract, TextThatIsNoJsonObjectIsOneViolation)
+{
+  const std::string deep(200000, '[');
+  const std::pair<std::string, const char*> cases[] = {{"", "not JSON"},
+                                                       {"{", "not JSON"},
+                                                       {"weights", "not JSON"},
+                                                       {"[]", "must be a JSON object"},
+                                                       {"null", "must be a JSON object"},
+                                                       {"3", "must be a JSON"},
+                                                       {"{\"id\": NaN}", "not JSON"},
+                                                       {"{\"id\": 1e999}", "not JSON"},
+                                                       {"{\"id\": \"\xff\"}", "not JSON"},
+                                                       {deep, "nested"},
+                                                       {"{\"id\": " + deep, "nested"}};
+  for (const auto& c : cases)
+  {
+    const auto found = Violations(c.first);
+    ASSERT_EQ(found.size(), 1u) << c.first.substr(0, 20);
+    EXPECT_EQ(found[0].path, "/");
+    EXPECT_THAT(found[0].message, HasSubstr(c.second)) << c.first.substr(0, 20);
+  }
+}
+
+TEST(ModelContract, AFieldGivenTwiceIsRefused)
+{
+  std::string text = Example().dump();
+  const auto at = text.find("\"halo\":24");
+  ASSERT_NE(at, std::string::npos);
+  text.insert(at, "\"halo\":8,");
+  const auto found = Violations(text);
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_THAT(found[0].message, HasSubstr("\"halo\" twice"));
+}
+
+TEST(ModelContract, AByteOrderMarkIsNoMistake)
+{
+  EXPECT_NO_THROW(ModelContract::Parse("\xEF\xBB\xBF" + Example().dump(), "test"));
+}
+
+TEST(ModelContract, ManyClassesDoNotOverflow)
+{
+  Json contract = Mutated({{"base", "transition"}});
+  Json& classes = contract["properties"]["mlm:output"][0]["classification:classes"];
+  classes.clear();
+  for (int k = 0; k < 70000; ++k)
+  {
+    classes.push_back({{"value", k}, {"name", std::to_string(k)}});
+  }
+  const auto found = Violations(contract.dump());
+  ASSERT_EQ(found.size(), 1u);
+  EXPECT_THAT(found[0].message, HasSubstr("4900000001"));
+}
+
+/** Any JSON, with what is hard to read among it. */
+Json Anything(std::mt19937& random)
+{
+  static const std::vector<Json> values = {nullptr,
+                                           true,
+                                           false,
+                                           0,
+                                           1,
+                                           -1,
+                                           2,
+                                           7,
+                                           1000001,
+                                           std::numeric_limits<std::int64_t>::min(),
+                                           std::numeric_limits<std::uint64_t>::max(),
+                                           .5,
+                                           -0.,
+                                           1e308,
+                                           -1e308,
+                                           5e-324,
+                                           "",
+                                           "image",
+                                           "hann",
+                                           "x1",
+                                           "transition_logits",
+                                           "processing",
+                                           std::string(100000, 'a'),
+                                           "\xC3\xA9t\xC3\xA9",
+                                           Json::array(),
+                                           {nullptr},
+                                           {1, "a"},
+                                           {-1, 4, 128, 128},
+                                           Json::object(),
+                                           {{"", 1}},
+                                           {{"name", nullptr}},
+                                           {{"otb:role", "image"}},
+                                           {{"type", "clip"}, {"minimum", "a"}},
+                                           {{"/~", {{"otb:~/", 1}}}}};
+  return values[random() % values.size()];
+}
+
+/** Deletes or replaces one node of a document. */
+void Damage(Json& contract, std::mt19937& random)
+{
+  const Json flat = contract.flatten();
+  if (!flat.is_object() || flat.empty())
+  {
+    return;
+  }
+  auto leaf = flat.begin();
+  std::advance(leaf, random() % flat.size());
+  Json::json_pointer at(leaf.key());
+  while (random() % 3 == 0 && !at.parent_pointer().empty())
+  {
+    at.pop_back();
+  }
+  if (at.empty() || !contract.contains(at))
+  {
+    return;
+  }
+  if (random() % 3 == 0)
+  {
+    Remove(contract, at);
+  }
+  else
+  {
+    contract[at] = Anything(random);
+  }
+}
+
+/** Parses; anything but a ContractError with violations that have places goes through.
+ * \return whether it was accepted */
+bool Accepted(const std::string& text)
+{
+  try
+  {
+    ModelContract::Parse(text, "test");
+    return true;
+  }
+  catch (const ContractError& e)
+  {
+    EXPECT_FALSE(e.Violations().empty());
+    for (const auto& v : e.Violations())
+    {
+      EXPECT_EQ(v.path.substr(0, 1), "/");
+      EXPECT_FALSE(v.message.empty());
+    }
+    return false;
+  }
+}
+
+TEST(ModelContract, DamagedContractsGiveViolationsAndNothingElse)
+{
+  std::mt19937 random(20260101);
+  const char* const bases[] = {"example", "semantic", "transition", "hann"};
+  int accepted = 0;
+  constexpr int trials = 2000;
+  for (int trial = 0; trial < trials; ++trial)
+  {
+    Json contract = Mutated({{"base", bases[trial % 4]}});
+    for (int k = 0; k <= trial % 3; ++k)
+    {
+      Damage(contract, random);
+    }
+    accepted += Accepted(contract.dump());
+  }
+  EXPECT_GT(accepted, 0);
+  EXPECT_LT(accepted, trials * 3 / 4);
+}
+
+TEST(ModelContract, DamagedTextGivesViolationsAndNothingElse)
+{
+  std::mt19937 random(20260102);
+  const std::string whole = Example().dump();
+  int accepted = 0;
+  for (int trial = 0; trial < 2000; ++trial)
+  {
+    std::string text = whole;
+    if (trial % 4 == 0)
+    {
+      text.resize(random() % text.size());
+    }
+    else
+    {
+      text[random() % text.size()] = static_cast<char>(random());
+    }
+    accepted += Accepted(text);
+  }
+  EXPECT_LT(accepted, 1000);
+}
+
+} // namespace
