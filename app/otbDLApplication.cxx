@@ -25,6 +25,7 @@
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
+#include <fstream>
 #include <iomanip>
 #include <iostream>
 #include <sstream>
@@ -151,6 +152,15 @@ unsigned int SafeNumberOfTiles(const itk::ImageRegion<2>& image, const itk::Imag
     }
   }
   return 0;
+}
+
+/** Resident memory of this process, bytes. */
+std::size_t ResidentBytes()
+{
+  std::ifstream statm("/proc/self/statm");
+  std::size_t total = 0, resident = 0;
+  statm >> total >> resident;
+  return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
 }
 
 std::string Join(const std::vector<std::string>& words)
@@ -387,7 +397,8 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
                 << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerPatch * m_Runtime.batch * m_Runtime.workers) << ", patches kept up to "
                 << megabytes(ram / 8) << ", GDAL's cache up to " << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to "
-                << megabytes(ram / 4));
+                << megabytes(ram / 4)
+                << "; besides, the programs themselves take " << megabytes(ResidentBytes()));
 
   filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
   filter->SetSettings(m_Settings);

@@ -2,7 +2,7 @@
 function(otbtorch_target name)
   target_compile_features(${name} PUBLIC cxx_std_17)
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
-  target_compile_options(${name} PRIVATE -Wall -Wextra -Werror)
+  target_compile_options(${name} PRIVATE -Wall -Wextra $<$<BOOL:${OTBTorch_WARNINGS_AS_ERRORS}>:-Werror>)
 endfunction()
 
 # A GoogleTest program whose tests appear in CTest one by one, under the given labels.
