@@ -5,6 +5,8 @@
 #   make install   PREFIX=/usr/local            make bench    timings and memory, into build/bench/
 #   make format    clang-format                 make clean    remove what was built
 
+MAKEFLAGS += --no-print-directory
+
 PREFIX ?= /usr/local
 JOBS   ?= $(shell nproc)
 PYTHON ?= /usr/bin/python3

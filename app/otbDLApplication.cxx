@@ -420,7 +420,7 @@ void DLApplication::OnProcess(const itk::EventObject& event)
   const unsigned int share = static_cast<unsigned int>(std::max(1, GetParameterInt("ram") / 4));
   m_Settings.window = {};
   unsigned int bytes = 0, side = 0, tiles = 0;
-  bool strips = false;
+  bool strips = false, whole = false;
   for (const auto& key : m_OutputKeys)
   {
     auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(key));
@@ -455,8 +455,16 @@ void DLApplication::OnProcess(const itk::EventObject& event)
         const otb::dl::Region box{x, y, x + w, y + h};
         m_Settings.window = m_Settings.window.Empty() ? box : otb::dl::BoundingBox(m_Settings.window, box);
       }
+      else
+      {
+        whole = true;
+      }
     };
     WithWriter(writer, settle);
+  }
+  if (whole)
+  {
+    m_Settings.window = {};
   }
   if (multi && !strips)
   {

@@ -91,7 +91,7 @@ void PatchStore::Forget(std::int64_t patch)
   if (kept != m_Kept.end())
   {
     m_Ages.erase(kept->second.age);
-    if (kept->second.data.use_count() == 1 && m_Spare.size() < 64)
+    if (kept->second.data.use_count() == 1 && m_Spare.size() < std::max<std::size_t>(4, m_Capacity / 8))
     {
       m_Spare.push_back(std::move(kept->second.data));
     }

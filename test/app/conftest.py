@@ -127,6 +127,16 @@ def run_all(model, folder, scene, options="", outputs=None, prefix="", **more):
     return paths, run(threads=threads, **parameters).ok()
 
 
+def stripes(height):
+    """Extended-filename options: the output is written in stripes of so many rows."""
+    return f"?&streaming:type=stripped&streaming:sizemode=height&streaming:sizevalue={height}"
+
+
+def tiles(side):
+    """Extended-filename options: the output is written in tiles of about this side."""
+    return f"?&streaming:type=tiled&streaming:sizemode=height&streaming:sizevalue={side}"
+
+
 def read(path):
     """All bands of an image: one array (H, W) of one band, (bands, H, W) of several."""
     return gdal.Open(str(path)).ReadAsArray()

@@ -25,6 +25,7 @@ from conftest import (
     parts,
     read,
     run,
+    stripes,
     texture,
     write,
 )
@@ -109,7 +110,8 @@ def test_side_car_that_is_not_a_json_object_is_named(text, refuse, models, tmp_p
     """The embedded contract does not silently replace it."""
     shutil.copy(models / "pixel.pt", tmp_path)
     (tmp_path / "pixel.pt.mlm.json").write_text(text)
-    refuse("pixel.pt.mlm.json", model=tmp_path / "pixel.pt")
+    done = refuse("pixel.pt.mlm.json", model=tmp_path / "pixel.pt")
+    assert "without a contract" not in done.log, "there is one, which cannot be read"
 
 
 def test_missing_contract_file_is_named(refuse, tmp_path):
@@ -118,6 +120,12 @@ def test_missing_contract_file_is_named(refuse, tmp_path):
 
 def test_contract_that_is_a_folder_is_named(refuse, tmp_path):
     refuse("contract: found", str(tmp_path), "a readable JSON file", contract=tmp_path)
+
+
+def test_contract_that_is_empty_is_named(refuse, tmp_path):
+    (tmp_path / "empty.json").touch()
+    done = refuse("empty.json", contract=tmp_path / "empty.json")
+    assert "without a contract" not in done.log, "one was given, which is empty"
 
 
 def test_model_of_another_task_is_refused(refuse, contract_of, tmp_path):
@@ -244,10 +252,6 @@ def test_unknown_precision_is_refused(refuse):
     refuse("precision", "int8", precision="int8")
 
 
-def test_negative_batch_is_refused(refuse):
-    refuse("batch", "-3", batch=-3)
-
-
 @pytest.mark.parametrize("key", ["sem1", "sem2"])
 def test_class_map_of_a_binary_model_is_refused(key, refuse, out):
     refuse(f"{key}: found", '"pixel"', "no class heads", "sem1_logits", **{key: out / "sem.tif"})
@@ -272,22 +276,6 @@ def test_one_file_for_two_outputs_is_refused(refuse, out):
 def test_one_file_for_two_outputs_under_two_names_is_refused(refuse, out):
     """The same file, spelt differently."""
     refuse("proba: found", "one file an output", proba=f"{out}/./map.tif")
-
-
-@pytest.mark.parametrize("which", ["in1", "mask"])
-def test_output_over_an_input_is_refused(which, models, small, out):
-    """Renaming it at the end would replace the user's image."""
-    scene = dict(small.parameters())
-    copy = out / "image.tif"
-    if which == "mask":
-        write(copy, np.ones((117, 151), np.float32))
-    else:
-        shutil.copy(small.in1, copy)
-    scene[which] = copy
-    before = copy.read_bytes()
-    done = run(model=models / "pixel.pt", out=copy, **scene)
-    assert_refused(done, out, "out: found", "image.tif", keep=["image.tif"])
-    assert copy.read_bytes() == before
 
 
 def test_unknown_format_is_refused_with_the_name_that_was_given(refuse, out):
@@ -337,15 +325,10 @@ FULL_DISK = {
     "GTiff from the first byte": (".tif", "", ["out"], 0),
     "float GTiff": (".tif", "", ["proba"], 300000),
     "several": (".tif", "", ["out", "proba", "conf"], 300000),
-    "stripes": (
-        ".tif",
-        "?&streaming:type=stripped&streaming:sizemode=height&streaming:sizevalue=17",
-        ["out"],
-        60000,
-    ),
+    "stripes": (".tif", stripes(17), ["out"], 60000),
     "DEFLATE": (".tif", "?&gdal:co:COMPRESS=DEFLATE", ["proba"], 100000),
     "PNG": (".png", "", ["out"], 3000),
-    "ENVI": (".img", "", ["out"], 60000),
+    "ERDAS": (".img", "", ["out"], 60000),
 }
 
 
@@ -425,11 +408,10 @@ def long_scene(tmp_path_factory):
 def test_a_killed_run_leaves_nothing_under_the_final_name(number, models, long_scene, out):
     """Neither a beginning of it: a file that bears its final name is finished."""
     (out / "proba.tif").write_bytes(b"older result")
-    stripes = "?&streaming:type=stripped&streaming:sizemode=height&streaming:sizevalue=48"
     words = command(
         model=models / "attention.pt",
-        out=f"{out}/map.tif{stripes}",
-        proba=f"{out}/proba.tif{stripes}",
+        out=f"{out}/map.tif{stripes(48)}",
+        proba=f"{out}/proba.tif{stripes(48)}",
         **long_scene.parameters(),
     )
     with open(out.parent / "log", "wb") as log:
@@ -486,7 +468,7 @@ def test_a_model_that_fails_in_the_middle_is_said(contract_of, out, tmp_path):
         in1=write(tmp_path / "1.tif", x1),
         in2=write(tmp_path / "2.tif", x2),
         model=model,
-        out=f"{out}/map.tif?&streaming:type=stripped&streaming:sizevalue=10",
+        out=f"{out}/map.tif{stripes(10)}",
         proba=out / "proba.tif",
     )
     assert_refused(done, out, "the model failed", "this patch is too bright")

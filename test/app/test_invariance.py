@@ -12,18 +12,15 @@ from conftest import (
     read,
     run,
     run_all,
+    stripes,
     texture,
+    tiles,
     write,
 )
 
 MODELS = ["unet.pt", "unet_sem.pt", "attention.pt"]
 
 
-def tiled(side):
-    return f"?&streaming:type=tiled&streaming:sizemode=height&streaming:sizevalue={side}"
-
-
-STRIPES_17 = "?&streaming:type=stripped&streaming:sizemode=height&streaming:sizevalue=17"
 STRIPES_NB = "?&streaming:type=stripped&streaming:sizemode=nbsplits&streaming:sizevalue=5"
 TILES_NB = "?&streaming:type=tiled&streaming:sizemode=nbsplits&streaming:sizevalue=7"
 ONE_BLOCK = "?&streaming:type=none"
@@ -34,12 +31,12 @@ WAYS = {
     "ram8": ("", dict(ram=8), None),
     "ram1": ("", dict(ram=1), True),
     "one_thread": ("", dict(threads=1), False),
-    "tiled100": (tiled(100), {}, True),
-    "tiled333": (tiled(333), {}, True),
+    "tiled100": (tiles(100), {}, True),
+    "tiled333": (tiles(333), {}, True),
     "tiles7": (TILES_NB, {}, True),
-    "stripes17": (STRIPES_17, {}, True),
+    "stripes17": (stripes(17), {}, True),
     "stripes5": (STRIPES_NB, {}, True),
-    "stripes17_one_thread_ram8": (STRIPES_17, dict(threads=1, ram=8), True),
+    "stripes17_one_thread_ram8": (stripes(17), dict(threads=1, ram=8), True),
     "batch5": ("", dict(batch=5), False),
 }
 ALONE_WAYS = ["none", "ram1", "tiled100", "tiled333", "stripes17"]
@@ -112,7 +109,7 @@ def test_a_window_in_tiles_is_cut_from_the_whole(
     model, models, scene, tiling_of, references, tmp_path
 ):
     window = WINDOWS[0]
-    options = tiled(64) + "&box=" + ":".join(map(str, window))
+    options = tiles(64) + "&box=" + ":".join(map(str, window))
     paths, done = run_all(models / model, tmp_path, scene, options)
     assert done.blocks() > 1
     same(paths, references(model), window)
@@ -148,7 +145,7 @@ def test_a_window_of_out_alone_is_cut_from_the_whole(
     model, models, scene, tiling_of, references, tmp_path
 ):
     window = WINDOWS[0]
-    options = STRIPES_17 + "&box=" + ":".join(map(str, window))
+    options = stripes(17) + "&box=" + ":".join(map(str, window))
     paths, done = run_all(models / model, tmp_path, scene, options, outputs=["out"])
     same(paths, references(model), window)
     assert_fewest_calls(done, tiling_of(model), scene.valid(), window)
@@ -196,11 +193,10 @@ def test_an_image_smaller_than_a_patch_works(models, tmp_path):
     x1, x2 = texture(rng, 4, 11, 19), texture(rng, 4, 11, 19)
     x1[:, :2, :5] = 0
     tiny = Scene(write(tmp_path / "1.tif", x1), write(tmp_path / "2.tif", x2), x1, x2)
-    stripes = STRIPES_17.replace("17", "3")
     for model in ("unet.pt", "attention.pt"):
         names = ["out", "proba"]
         whole, _ = run_all(models / model, tmp_path, tiny, outputs=names, prefix="a")
-        cut, done = run_all(models / model, tmp_path, tiny, stripes, outputs=names, prefix="b")
+        cut, done = run_all(models / model, tmp_path, tiny, stripes(3), outputs=names, prefix="b")
         assert done.blocks() > 1
         same(cut, {name: read(path) for name, path in whole.items()})
         assert ((read(whole["proba"]) >= 0) == tiny.valid()).all()

@@ -22,6 +22,7 @@ from conftest import (
     read,
     run,
     run_all,
+    stripes,
     texture,
     write,
 )
@@ -309,7 +310,8 @@ def test_from_to_codes_agree_with_the_class_maps(results):
     position = np.full(256, -1)
     position[values] = np.arange(len(values))
     changed = r.valid & (out > 0)
-    assert (out[changed] == 1 + position[sem1[changed]] * len(values) + position[sem2[changed]]).all()
+    code = 1 + position[sem1] * len(values) + position[sem2]
+    assert (out[changed] == code[changed]).all()
     assert (sem1[changed] != sem2[changed]).all()
     same = r.valid & (out == 0)
     assert (sem1[same] == sem2[same]).all() and (sem1[same] != 255).all()
@@ -494,7 +496,7 @@ def hot(tmp_path_factory):
 
 
 @pytest.mark.parametrize("blend", ["crop", "hann"])
-@pytest.mark.parametrize("options", ["", "?&streaming:type=stripped&streaming:sizevalue=9"])
+@pytest.mark.parametrize("options", ["", stripes(9)], ids=["whole", "stripes"])
 def test_pixels_where_the_model_gives_nan_are_counted_and_become_no_data(
     blend, options, hot, models, tmp_path
 ):
@@ -512,19 +514,31 @@ def test_pixels_where_the_model_gives_nan_are_counted_and_become_no_data(
 # Arithmetic and arguments
 
 
-def test_bf16_differs_little_from_fp32(models, scene, results, tmp_path):
-    paths, done = run_all(
-        models / "unet.pt", tmp_path, scene, outputs=["out", "proba"], precision="bf16"
-    )
-    assert ", bf16," in done.log
-    found, wanted = read(paths["proba"]), read(results("unet.pt").paths["proba"])
-    assert ((found == -1) == (wanted == -1)).all()
-    difference = np.abs(found - wanted).max()
-    assert 0 < difference < 0.05
+@pytest.mark.parametrize(
+    "model, worst, usual", [("pixel.pt", 0.05, 0.05), ("unet.pt", 0.25, 0.05)]
+)
+def test_bf16_differs_little_from_fp32(model, worst, usual, models, scene, tmp_path):
+    """``usual`` bounds the mean. Random weights make steep logits: the deep network has tails."""
+    maps = []
+    for precision in ("fp32", "bf16"):
+        paths, done = run_all(
+            models / model,
+            tmp_path,
+            scene,
+            outputs=["out", "proba"],
+            prefix=precision,
+            precision=precision,
+        )
+        assert f", {precision}," in done.log
+        maps.append(read(paths["proba"]))
+    assert ((maps[0] == -1) == (maps[1] == -1)).all()
+    difference = np.abs(maps[0] - maps[1])
+    assert 0 < difference.max() < worst
+    assert difference.mean() < usual
 
 
 def test_forward_order_does_not_change_which_file_is_which_date(
-    models, small, contract_of, tmp_path
+    models, small, tmp_path
 ):
     """A network forward(later, earlier): in1 is date 1 all the same, scaled as date 1."""
     from otbtorch import export, testing

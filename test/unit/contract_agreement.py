@@ -99,7 +99,7 @@ def test_both_refuse_for_the_same_fields(line, cxx):
     if line.get("stricter"):
         assert found <= wanted
     else:
-        assert found == wanted
+        assert found == set(line.get("python", wanted))
 
 
 VALUES = [None, True, 0, 1, -1, 2, 7, 0.5, "", "image", "hann", "x1", [], [None], {}, {"a": 1}]

@@ -289,7 +289,7 @@ TEST(ModelContract, EveryScalingReducesToClipOffsetAndDivisor)
   };
   for (const auto& c : cases)
   {
-    const auto s = Scalings({c.scaling}).at(0);
+    const auto s = Scalings(Json::array({c.scaling})).at(0);
     EXPECT_EQ(s.low, c.low) << c.scaling;
     EXPECT_EQ(s.high, c.high) << c.scaling;
     EXPECT_EQ(s.offset, c.offset) << c.scaling;
@@ -299,7 +299,7 @@ TEST(ModelContract, EveryScalingReducesToClipOffsetAndDivisor)
 
 TEST(ModelContract, OneScalingHoldsForAllBands)
 {
-  const auto scalings = Scalings({{{"type", "offset"}, {"value", 3}}});
+  const auto scalings = Scalings(Json::array({{{"type", "offset"}, {"value", 3}}}));
   ASSERT_EQ(scalings.size(), 4u);
   for (const auto& s : scalings)
   {

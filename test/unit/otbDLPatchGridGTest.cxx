@@ -39,7 +39,7 @@ std::vector<PatchGrid> Grids(Blend blend)
   std::vector<PatchGrid> grids;
   const std::pair<int, int> sizes[] = {{1, 1}, {1, 40}, {40, 1}, {2, 3}, {8, 8}, {15, 16}, {16, 17}, {31, 7}, {32, 64}, {33, 65}, {100, 51}};
   const Tiling tilings[] = {MakeTiling(8, 1, 0, blend),  MakeTiling(8, 1, 3, blend),  MakeTiling(16, 4, 4, blend),
-                            MakeTiling(16, 4, 5, blend), MakeTiling(32, 8, 1, blend), MakeTiling(34, 1, 16, blend)};
+                            MakeTiling(24, 4, 5, blend), MakeTiling(32, 8, 1, blend), MakeTiling(34, 1, 16, blend)};
   for (const auto& s : sizes)
   {
     for (const auto& t : tilings)

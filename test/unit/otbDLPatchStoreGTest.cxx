@@ -9,11 +9,13 @@
 
 #include <gtest/gtest.h>
 
+#include <csignal>
 #include <cstring>
 #include <filesystem>
 #include <fstream>
 #include <limits>
 #include <random>
+#include <sys/resource.h>
 
 namespace
 {
@@ -208,16 +210,33 @@ TEST_F(PatchStoreTest, ADirectoryThatCannotBeWrittenIsLikeNone)
   }
 }
 
-TEST_F(PatchStoreTest, AFullDiskKeepsWhatWasWritten)
+TEST_F(PatchStoreTest, AFullDiskLosesNothingThatWasWritten)
 {
-  if (!fs::exists("/dev/full"))
+  // A limit on the size of files stands for the disk: room for two patches and a half.
+  rlimit before{};
+  ASSERT_EQ(getrlimit(RLIMIT_FSIZE, &before), 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = before;
+  small.rlim_cur = patchBytes * 5 / 2;
+  ASSERT_EQ(setrlimit(RLIMIT_FSIZE, &small), 0);
+
+  PatchStore store(6, values, patchBytes, folder.string());
+  const auto pinned = [](std::int64_t p) { return p == 2; };
+  for (int p = 0; p < 6; ++p)
   {
-    GTEST_SKIP() << "no device that is always full";
+    Put(store, p, pinned);
   }
-  PatchStore store(3, values, patchBytes, "/dev/full");
-  Put(store, 0);
-  Put(store, 1, [](std::int64_t) { return true; });
-  EXPECT_TRUE(Holds(store, 1));
+  setrlimit(RLIMIT_FSIZE, &before);
+  std::signal(SIGXFSZ, handler);
+
+  EXPECT_EQ(store.PatchesSpilled(), 2);
+  for (const int p : {0, 1, 2, 5})
+  {
+    EXPECT_TRUE(Holds(store, p)) << p;
+  }
+  EXPECT_EQ(store.GetState(2), State::Kept); // pinned
+  EXPECT_EQ(store.GetState(3), State::Missing);
+  EXPECT_EQ(store.GetState(4), State::Missing);
 }
 
 TEST_F(PatchStoreTest, PuttingAPatchAgainReplacesIt)
