@@ -11,6 +11,7 @@
 #include "itkCommand.h"
 #include "otbExtendedFilenameToWriterOptions.h"
 #include "otbImageFileWriter.h"
+#include "otbImageIOFactory.h"
 #include "otbImageRegionSquareTileSplitter.h"
 #include "otbMultiImageFileWriter.h"
 #include "otbWrapperAddProcessToWatchEvent.h"
@@ -19,9 +20,11 @@
 #include <cpl_conv.h>
 #include <cpl_error.h>
 #include <gdal.h>
+#include <gdal_alg.h>
 #include <gdal_priv.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <cstdio>
 #include <filesystem>
@@ -104,6 +107,85 @@ bool IsVirtual(const std::string& path)
   return path.rfind("/vsi", 0) == 0;
 }
 
+/** Is a file of this name written in place? GDAL's virtual files are; and ENVI's when the header is named, whose data file OTB then names by itself. */
+bool WrittenInPlace(const std::string& path)
+{
+  return IsVirtual(path) || fs::path(path).extension() == ".hdr";
+}
+
+/** One spelling for a path, whether the file exists or not. */
+std::string Canonical(const std::string& path)
+{
+  std::error_code ec;
+  const auto canonical = fs::weakly_canonical(fs::absolute(path), ec);
+  return ec ? path : canonical.string();
+}
+
+/** Errors that GDAL reported since Watch(), from whatever thread; they still reach the handler that was there before. OTB does not look at what goes
+ * wrong when a file is closed. */
+class GdalErrors
+{
+public:
+  static void Watch()
+  {
+    Count() = 0;
+    if (!Watching())
+    {
+      Previous() = CPLSetErrorHandler(&Handle);
+      Watching() = true;
+    }
+  }
+  static int Stop()
+  {
+    if (Watching())
+    {
+      CPLSetErrorHandler(Previous());
+      Watching() = false;
+    }
+    return Count();
+  }
+
+private:
+  static void CPL_STDCALL Handle(CPLErr level, CPLErrorNum number, const char* text)
+  {
+    Count() += level >= CE_Failure;
+    (Previous() ? Previous() : &CPLDefaultErrorHandler)(level, number, text);
+  }
+  static std::atomic<int>& Count()
+  {
+    static std::atomic<int> count{0};
+    return count;
+  }
+  static CPLErrorHandler& Previous()
+  {
+    static CPLErrorHandler previous = nullptr;
+    return previous;
+  }
+  static bool& Watching()
+  {
+    static bool watching = false;
+    return watching;
+  }
+};
+
+/** Can a data set be read from its first pixel to its last? */
+bool ReadsWhole(const std::string& path)
+{
+  CPLErrorReset();
+  GDALDatasetH dataset = GDALOpen(path.c_str(), GA_ReadOnly);
+  bool good = dataset != nullptr;
+  for (int b = 1; good && b <= GDALGetRasterCount(dataset); ++b)
+  {
+    GDALChecksumImage(GDALGetRasterBand(dataset, b), 0, 0, GDALGetRasterXSize(dataset), GDALGetRasterYSize(dataset));
+    good = CPLGetLastErrorType() < CE_Failure;
+  }
+  if (dataset)
+  {
+    GDALClose(dataset);
+  }
+  return good;
+}
+
 /** "dir/map.tif" -> "dir/map.part-1234.tif" */
 std::string TemporaryName(const std::string& path)
 {
@@ -154,13 +236,18 @@ unsigned int SafeNumberOfTiles(const itk::ImageRegion<2>& image, const itk::Imag
   return 0;
 }
 
-/** Resident memory of this process, bytes. */
-std::size_t ResidentBytes()
+/** Resident memory of this process in bytes: now (VmRSS) or at most so far (VmHWM). 0 where the system does not tell. */
+std::size_t ResidentBytes(const std::string& key)
 {
-  std::ifstream statm("/proc/self/statm");
-  std::size_t total = 0, resident = 0;
-  statm >> total >> resident;
-  return resident * static_cast<std::size_t>(sysconf(_SC_PAGESIZE));
+  std::ifstream status("/proc/self/status");
+  for (std::string line; std::getline(status, line);)
+  {
+    if (line.rfind(key + ":", 0) == 0)
+    {
+      return std::stoull(line.substr(key.size() + 1)) << 10;
+    }
+  }
+  return 0;
 }
 
 std::string Join(const std::vector<std::string>& words)
@@ -272,6 +359,10 @@ DLApplication::FilterType::Input DLApplication::MakeInput(const std::string& key
   for (unsigned int k = 0; k < images->Size(); ++k)
   {
     input.images.emplace_back(images->GetNthElement(k));
+    if (k < names.size())
+    {
+      m_InputPaths.push_back(Canonical(SplitName(names[k]).first));
+    }
     const std::string name = k < names.size() ? fs::path(SplitName(names[k]).first).filename().string() : "";
     input.names.push_back(key + (name.empty() ? "" : " (" + name + ")"));
   }
@@ -295,16 +386,21 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
     {
       continue; // made in memory, for another application
     }
-    const std::string path = SplitName(GetParameterString(key)).first;
+    const auto [path, options] = SplitName(GetParameterString(key));
     if (IsVirtual(path))
     {
       continue;
     }
-    if (std::find(seen.begin(), seen.end(), path) != seen.end())
+    const std::string canonical = Canonical(path);
+    if (std::find(m_InputPaths.begin(), m_InputPaths.end(), canonical) != m_InputPaths.end())
+    {
+      throw Error(Complaint(key, "\"" + path + "\", which is an input of this run", "another file name", ""));
+    }
+    if (std::find(seen.begin(), seen.end(), canonical) != seen.end())
     {
       throw Error(Complaint(key, "\"" + path + "\", the file of another output as well", "one file an output", ""));
     }
-    seen.push_back(path);
+    seen.push_back(canonical);
     std::error_code ec;
     const fs::path folder = fs::path(path).parent_path().empty() ? fs::path(".") : fs::path(path).parent_path();
     if (!fs::is_directory(folder, ec))
@@ -319,18 +415,23 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
     {
       throw Error(Complaint(key, "\"" + path + "\", where you may not write", "a writable file name", "Check the permissions."));
     }
+    if (otb::ImageIOFactory::CreateImageIO(path.c_str(), otb::ImageIOFactory::WriteMode).IsNull())
+    {
+      throw Error(Complaint(key, "\"" + path + "\", a name that tells no format that can be written", "e.g. .tif", "Give the file another extension."));
+    }
     const auto space = fs::space(folder, ec);
     const int bytes[] = {1, 2, 2, 4, 4, 4, 8};
     const auto type = static_cast<std::size_t>(GetParameterOutputImagePixelType(key));
-    if (!ec && GetParameterString(key).find("COMPRESS") == std::string::npos && GetParameterString(key).find("&box=") == std::string::npos)
+    if (!ec && (options.find("COMPRESS=") == std::string::npos || options.find("COMPRESS=NONE") != std::string::npos) &&
+        options.find("&box=") == std::string::npos)
     {
       needed += static_cast<double>(size.Area()) * (type < 7 ? bytes[type] : 4);
       where = folder.string();
       if (needed > static_cast<double>(space.available))
       {
         std::ostringstream found, expected;
-        found << (space.available >> 20) << " MB free in \"" << where << "\"";
-        expected << std::ceil(needed / 1048576.) << " MB";
+        found << std::fixed << std::setprecision(2) << static_cast<double>(space.available) / 1048576. << " MB free in \"" << where << "\"";
+        expected << std::fixed << std::setprecision(2) << needed / 1048576. << " MB";
         throw Error(
             Complaint(key, found.str(), expected.str() + " for the outputs", "Free some space, or compress: \"" + path + "?&gdal:co:COMPRESS=DEFLATE\"."));
       }
@@ -374,6 +475,10 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   options.device = GetParameterString("device");
   options.precision = GetParameterString("precision");
   options.batch = GetParameterInt("batch");
+  if (options.batch < 0)
+  {
+    throw Error(Complaint("batch", std::to_string(options.batch), "a number of patches, or 0", ""));
+  }
   options.threads = static_cast<int>(itk::MultiThreader::GetGlobalDefaultNumberOfThreads());
   options.memory = ram / 2;
   options.patches = grid.Count();
@@ -397,8 +502,7 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
                 << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerPatch * m_Runtime.batch * m_Runtime.workers) << ", patches kept up to "
                 << megabytes(ram / 8) << ", GDAL's cache up to " << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to "
-                << megabytes(ram / 4)
-                << "; besides, the programs themselves take " << megabytes(ResidentBytes()));
+                << megabytes(ram / 4) << "; besides, the programs themselves take " << megabytes(ResidentBytes("VmRSS")));
 
   filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
   filter->SetSettings(m_Settings);
@@ -420,7 +524,7 @@ void DLApplication::OnProcess(const itk::EventObject& event)
   const unsigned int share = static_cast<unsigned int>(std::max(1, GetParameterInt("ram") / 4));
   m_Settings.window = {};
   unsigned int bytes = 0, side = 0, tiles = 0;
-  bool strips = false, whole = false;
+  bool strips = false, none = false, whole = false;
   for (const auto& key : m_OutputKeys)
   {
     auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(key));
@@ -445,7 +549,8 @@ void DLApplication::OnProcess(const itk::EventObject& event)
       else
       {
         const std::string mode = helper->StreamingSizeModeIsSet() ? helper->GetStreamingSizeMode() : "auto";
-        strips = strips || helper->GetStreamingType() == "stripped" || helper->GetStreamingType() == "none";
+        strips = strips || helper->GetStreamingType() == "stripped";
+        none = none || helper->GetStreamingType() == "none";
         side = mode == "height" && !strips ? static_cast<unsigned int>(helper->GetStreamingSizeValue()) : side;
         tiles = mode == "nbsplits" && !strips ? static_cast<unsigned int>(helper->GetStreamingSizeValue()) : tiles;
       }
@@ -466,7 +571,11 @@ void DLApplication::OnProcess(const itk::EventObject& event)
   {
     m_Settings.window = {};
   }
-  if (multi && !strips)
+  if (multi && none)
+  {
+    multi->SetNumberOfDivisionsStrippedStreaming(1);
+  }
+  else if (multi && !strips)
   {
     const auto image = m_Filter->GetOutput(0)->GetLargestPossibleRegion();
     itk::ImageRegion<2> written = image;
@@ -496,6 +605,7 @@ void DLApplication::OnProcess(const itk::EventObject& event)
     }
   }
   m_Filter->SetSettings(m_Settings);
+  GdalErrors::Watch();
 
   auto written = itk::MemberCommand<Self>::New();
   written->SetCallbackFunction(this, static_cast<void (Self::*)(itk::Object*, const itk::EventObject&)>(&Self::OnWritten));
@@ -506,7 +616,7 @@ void DLApplication::OnProcess(const itk::EventObject& event)
 void DLApplication::Divert(OutputImageParameter* parameter, itk::ProcessObject* writer, const std::string& key)
 {
   const auto name = SplitName(parameter->GetFileName());
-  if (IsVirtual(name.first))
+  if (WrittenInPlace(name.first))
   {
     return;
   }
@@ -538,7 +648,7 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
       const bool good = FlushDataset(p.temporary);
       WithWriter(parameter ? parameter->GetWriter() : nullptr, [](auto* typed) { typed->SetImageIO(nullptr); });
       std::error_code ec;
-      if (!good || !fs::exists(p.temporary, ec))
+      if (!good || !fs::exists(p.temporary, ec) || (GdalErrors::Stop() > 0 && !ReadsWhole(p.temporary)))
       {
         throw Error(Complaint(p.key, "that \"" + p.final + "\" could not be written whole (" + CPLGetLastErrorMsg() + ")", "room on the disk",
                               "Free some space and run again; nothing was left under that name."));
@@ -580,10 +690,12 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
   }
   catch (...)
   {
+    GdalErrors::Stop();
     m_Pending = pending;
     this->Discard();
     throw;
   }
+  GdalErrors::Stop();
   if (m_LineOpen)
   {
     std::cout << '\n';
@@ -599,6 +711,7 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
 /** Removes what a failed run began. */
 void DLApplication::Discard()
 {
+  GdalErrors::Stop();
   for (const auto& p : m_Pending)
   {
     std::error_code ec;
@@ -672,7 +785,7 @@ void DLApplication::ReportRun()
                 << " inferred again; model calls: " << s.modelCalls << " (minimum " << minimum << ")"
                 << (s.patchesSpilled ? "; " + std::to_string(s.patchesSpilled) + " kept on disk for a while" : ""));
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Time: " << elapsed << " s, of which model " << s.secondsModel << ", reading " << s.secondsReading
-                << ", packing " << s.secondsPacking << ", deciding " << s.secondsDeciding);
+                << ", packing " << s.secondsPacking << ", deciding " << s.secondsDeciding << "; peak memory " << (ResidentBytes("VmHWM") >> 20) << " MB");
   if (s.notFinite > 0)
   {
     otbAppLogWARNING(<< "The model gave NaN or infinity at " << s.notFinite

@@ -86,6 +86,7 @@ private:
   void RestoreCache();
 
   std::vector<std::string> m_OutputKeys;
+  std::vector<std::string> m_InputPaths; ///< of image lists, one spelling
   std::vector<Pending> m_Pending;
   itk::ProcessObject::Pointer m_Writer; ///< the one at work
   otb::dl::RuntimeReport m_Runtime;

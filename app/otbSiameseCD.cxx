@@ -68,11 +68,11 @@ private:
     SetDefaultOutputPixelType("proba", ImagePixelType_float);
     MandatoryOff("proba");
     AddParameter(ParameterType_OutputImage, "sem1", "Classes of the first date");
-    SetParameterDescription("sem1", "Class values of the contract, no-data 255; semantic models only");
+    SetParameterDescription("sem1", "Class values of the contract, no-data 255 (with a transition model also where nothing changed); semantic models only");
     SetDefaultOutputPixelType("sem1", ImagePixelType_uint8);
     MandatoryOff("sem1");
     AddParameter(ParameterType_OutputImage, "sem2", "Classes of the second date");
-    SetParameterDescription("sem2", "Class values of the contract, no-data 255; semantic models only");
+    SetParameterDescription("sem2", "Class values of the contract, no-data 255 (with a transition model also where nothing changed); semantic models only");
     SetDefaultOutputPixelType("sem2", ImagePixelType_uint8);
     MandatoryOff("sem2");
     AddParameter(ParameterType_OutputImage, "conf", "Confidence");

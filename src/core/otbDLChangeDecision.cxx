@@ -208,13 +208,13 @@ void ChangeDecision::Decide(const float* scores, std::ptrdiff_t scoreStride, std
     }
     else if (m_Head == Head::Semantic)
     {
-      float same = 0.f, best = -1.f;
+      float different = 0.f, best = -1.f; // sum over pairs of two classes: 1 - sum over equal ones would cancel
       for (int a = 0; a < m_K; ++a)
       {
-        same += s(1 + a) * s(1 + m_K + a);
         for (int b = 0; b < m_K; ++b)
         {
           const float joint = s(1 + a) * s(1 + m_K + b);
+          different += a != b ? joint : 0.f;
           if ((a != b) == changed && joint > best)
           {
             best = joint;
@@ -225,8 +225,8 @@ void ChangeDecision::Decide(const float* scores, std::ptrdiff_t scoreStride, std
       }
       if (changed)
       {
-        // 1 - same vanishes when both heads are sure of one class: then the pair keeps no more than the change probability.
-        confidence = std::min(p, p * best / std::max(1.f - same, 1e-12f));
+        // Both heads may be sure of one class; then the pair keeps no more than the change probability.
+        confidence = std::min(p, p * best / std::max(different, 1e-30f));
       }
     }
 

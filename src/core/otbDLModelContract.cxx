@@ -13,7 +13,6 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
-#include <regex>
 #include <set>
 #include <utility>
 
@@ -65,11 +64,27 @@ bool IsOurs(const std::string& name)
   return name.rfind("otb:", 0) == 0;
 }
 
-/** 1.minor.patch, as semver.org writes it. */
+/** 1.minor.patch[-prerelease][+build], as semver.org writes it. */
 bool IsVersion1(const std::string& text)
 {
-  static const std::regex form("1\\.(0|[1-9][0-9]*)\\.(0|[1-9][0-9]*)(-[0-9A-Za-z.-]+)?(\\+[0-9A-Za-z.-]+)?");
-  return text.size() < 100 && std::regex_match(text, form);
+  std::size_t at = 0;
+  const auto run = [&](const char* allowed)
+  {
+    const std::size_t from = at;
+    at = std::min(text.find_first_not_of(allowed, at), text.size());
+    return text.substr(from, at - from);
+  };
+  const auto skip = [&](char c) { return at < text.size() && text[at] == c && ++at > 0; };
+  const auto number = [&]
+  {
+    const std::string digits = run("0123456789");
+    return !digits.empty() && (digits == "0" || digits[0] != '0');
+  };
+  constexpr const char* word = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz.-";
+  const bool core = skip('1') && skip('.') && number() && skip('.') && number();
+  const bool prerelease = !skip('-') || !run(word).empty();
+  const bool build = !skip('+') || !run(word).empty();
+  return core && prerelease && build && at == text.size();
 }
 
 /** The value of a JSON integer (128 and 128.0 are the same number in JSON). */

@@ -120,8 +120,7 @@ void CheckSameGrid(const ImageType* reference, const std::string& referenceName,
   }
   if (!found.empty())
   {
-    throw Error(Complaint(name, found, expected + " as " + referenceName,
-                          overlap + "Bring it onto that grid first (otbcli_Superimpose -inr " + referenceName + " -inm " + name + ")."));
+    throw Error(Complaint(name, found, expected + " as " + referenceName, overlap + "Bring it onto that grid first, with otbcli_Superimpose."));
   }
 }
 

@@ -10,8 +10,10 @@ import os
 import resource
 import shutil
 import signal
+import struct
 import subprocess
 import time
+import zipfile
 
 import numpy as np
 import pytest
@@ -90,11 +92,16 @@ def test_unusable_model_is_named_with_what_is_wrong(model, fragments, refuse):
     refuse("model: found", *fragments, model=model)
 
 
-def test_archive_damaged_in_the_middle_is_refused(refuse, models, tmp_path):
-    """The directory at the end is whole, so that only reading the weights finds it."""
+def test_archive_with_damaged_weights_is_refused(refuse, models, tmp_path):
+    """The archive's directory is whole: its checksums alone tell that some weights are not."""
     data = bytearray((models / "unet.pt").read_bytes())
-    middle = len(data) // 2
-    data[middle : middle + 256] = bytes(256)
+    with zipfile.ZipFile(models / "unet.pt") as archive:
+        largest = max(
+            (i for i in archive.infolist() if "/data/" in i.filename), key=lambda i: i.file_size
+        )
+    name, extra = struct.unpack_from("<HH", data, largest.header_offset + 26)
+    begin = largest.header_offset + 30 + name + extra
+    data[begin + 100 : begin + 356] = bytes(256)
     (tmp_path / "damaged.pt").write_bytes(data)
     refuse("model: found", "damaged.pt", model=tmp_path / "damaged.pt")
 
@@ -378,18 +385,20 @@ def test_too_small_a_disk_is_found_before_any_inference(tiny_disk, models, scene
     assert (tiny_disk / "proba.tif").read_bytes() == b"older result"
 
 
-def test_a_disk_that_fills_up_is_said(tiny_disk, models, scene):
-    """Compressed outputs, whose size nobody knows before."""
-    (tiny_disk / "proba.tif").write_bytes(b"older result")
+@pytest.mark.parametrize("names", [["out"], ["out", "proba"]])
+def test_a_disk_that_fills_up_is_said(names, tiny_disk, models, scene):
+    """Outputs with a compression, whose size nobody knows before."""
+    for name in names:
+        (tiny_disk / f"{name}.tif").write_bytes(b"older result")
     done = run(
         model=models / "unet.pt",
-        out=f"{tiny_disk}/out.tif?&gdal:co:COMPRESS=DEFLATE",
-        proba=f"{tiny_disk}/proba.tif?&gdal:co:COMPRESS=DEFLATE",
+        **{n: [f"{tiny_disk}/{n}.tif?&gdal:co:COMPRESS=NONE", "double"] for n in names},
         **scene.parameters(),
     )
-    assert_refused(done, tiny_disk, keep=["proba.tif"])
+    assert_refused(done, tiny_disk, keep=[f"{name}.tif" for name in names])
     assert "No space left on device" in done.log, done.log
-    assert (tiny_disk / "proba.tif").read_bytes() == b"older result"
+    for name in names:
+        assert (tiny_disk / f"{name}.tif").read_bytes() == b"older result"
 
 
 # ---------------------------------------------------------------------------------------------

@@ -132,23 +132,28 @@ def photographs(bands):
     return [(f, folder / "B" / f.name) for f in files if facts(f).bands == bands]
 
 
-@pytest.mark.parametrize("bands, choice", [(3, ""), (4, "?&bands=1,2,3")])
-def test_aerial_photographs_without_georeference_give_a_map(
-    bands, choice, three_bands, tmp_path
-):
-    """Some files hold a fourth band, their transparency, that is left out by its number."""
-    pairs = photographs(bands)
-    assert pairs
-    for first, second in pairs[:1]:
-        out, proba = tmp_path / "out.tif", tmp_path / "proba.tif"
-        images = dict(in1=f"{first}{choice}", in2=f"{second}?&bands=1,2,3")
-        run(**images, model=three_bands, out=out, proba=proba).ok()
+def test_aerial_photographs_without_georeference_give_a_map(three_bands, tmp_path):
+    pairs = photographs(3)
+    assert len(pairs) >= 2
+    for first, second in pairs[:2]:
+        out, proba = tmp_path / f"{first.stem}.tif", tmp_path / f"{first.stem}_p.tif"
+        run(in1=first, in2=second, model=three_bands, out=out, proba=proba).ok()
         found, wanted = facts(out), facts(first)
         assert (found.width, found.height) == (wanted.width, wanted.height)
         assert found.projection == "" and found.nodata == 255
         pixels, p = read(out), read(proba)
         assert set(np.unique(pixels)) <= {0, 1}
         assert ((pixels == 1) == (p >= 0.5)).all() and 0 < p.min() and p.max() < 1
+
+
+def test_transparency_is_a_band_that_can_be_left_out(three_bands, tmp_path):
+    """A file with a fourth band is refused with the option that chooses three."""
+    image = photographs(4)[0][0]
+    parameters = dict(in2=f"{image}?&bands=1,2,3", model=three_bands, out=tmp_path / "out.tif")
+    done = run(in1=image, **parameters)
+    assert 0 < done.returncode < 128
+    assert "4 band(s); expected 3 (red green blue)" in done.text() and "?&bands=" in done.log
+    run(in1=f"{image}?&bands=1,2,3", **parameters).ok()
 
 
 def test_photographs_for_a_model_of_four_bands_are_refused(models, tmp_path):

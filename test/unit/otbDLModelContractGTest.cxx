@@ -380,6 +380,25 @@ TEST(ModelContract, AByteOrderMarkIsNoMistake)
   EXPECT_NO_THROW(ModelContract::Parse("\xEF\xBB\xBF" + Example().dump(), "test"));
 }
 
+TEST(ModelContract, VersionsAreThoseOfSemver)
+{
+  const auto accepted = [](const std::string& version)
+  {
+    Json contract = Example();
+    contract["properties"]["otb:version"] = version;
+    return Violations(contract.dump()).empty();
+  };
+  for (const char* good : {"1.0.0", "1.10.200", "1.0.0-rc.1", "1.0.0-a-b", "1.0.0+build.5", "1.0.0-rc.1+b-1"})
+  {
+    EXPECT_TRUE(accepted(good)) << good;
+  }
+  for (const char* bad : {"1",      "1.",        "1.0",       "1.0.",   "1.0.0.", "1.0.0.0", "1.01.0", "1.0.00", "1..0",   "1.a.0",          "1.0.0-",
+                          "1.0.0+", "1.0.0-rc+", "1.0.0+a+b", "1.0.0 ", " 1.0.0", "v1.0.0",  "0.9.0",  "2.0.0",  "11.0.0", "1.0.0-\xC3\xA9", "1.0.0_1"})
+  {
+    EXPECT_FALSE(accepted(bad)) << bad;
+  }
+}
+
 TEST(ModelContract, ManyClassesDoNotOverflow)
 {
   Json contract = Mutated({{"base", "transition"}});
