@@ -392,7 +392,7 @@ def test_a_disk_that_fills_up_is_said(names, tiny_disk, models, scene):
         (tiny_disk / f"{name}.tif").write_bytes(b"older result")
     done = run(
         model=models / "unet.pt",
-        **{n: [f"{tiny_disk}/{n}.tif?&gdal:co:COMPRESS=NONE", "double"] for n in names},
+        **{n: [f"{tiny_disk}/{n}.tif?&gdal:co:COMPRESS=PACKBITS", "double"] for n in names},
         **scene.parameters(),
     )
     assert_refused(done, tiny_disk, keep=[f"{name}.tif" for name in names])

@@ -217,12 +217,14 @@ def test_an_older_output_is_replaced_with_its_side_cars(names, models, scene, ex
     assert parts(folder) == []
 
 
-def test_an_output_over_an_input_is_right(models, scene, expected, tmp_path):
-    """The input is read to its end before the output takes its name."""
+def test_an_output_over_an_input_is_refused(models, scene, tmp_path):
     image = shutil.copy(scene.in1, tmp_path / "image.tif")
+    before = (tmp_path / "image.tif").read_bytes()
     parameters = dict(scene.parameters(), in1=image)
-    run(model=models / "unet.pt", out=f"{image}{stripes(17)}", **parameters).ok()
-    assert (read(image) == expected["out"]).all()
+    done = run(model=models / "unet.pt", out=f"{tmp_path}/./image.tif", **parameters)
+    assert done.returncode == 1
+    assert "an input of this run" in done.log
+    assert (tmp_path / "image.tif").read_bytes() == before
 
 
 # ---------------------------------------------------------------------------------------------
