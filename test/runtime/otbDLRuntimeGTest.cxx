@@ -17,6 +17,7 @@
 #include <cstring>
 #include <filesystem>
 #include <fstream>
+#include <random>
 #include <sstream>
 
 namespace
@@ -177,6 +178,40 @@ TEST_F(ReadContractTest, ADamagedEmbeddedContractIsAnError)
   bytes[header + 2] ^= 1;
   Write(folder / "m.pt", bytes);
   EXPECT_THAT(MessageOf([&] { ReadContract((folder / "m.pt").string()); }), AllOf(HasSubstr("m.pt"), HasSubstr("damaged"), Not(HasSubstr("frame #"))));
+}
+
+TEST_F(ReadContractTest, ADamagedByteOfTheContractIsNotReadAsAContract)
+{
+  std::string bytes = Slurp(Model("pixel.pt"));
+  const auto at = bytes.find("\"gsd_m\": 10");
+  ASSERT_NE(at, std::string::npos);
+  bytes[at + 9] = '2';
+  Write(folder / "m.pt", bytes);
+  EXPECT_THAT(MessageOf([&] { ReadContract((folder / "m.pt").string()); }), AllOf(HasSubstr("m.pt"), HasSubstr("damaged"), HasSubstr("mlm.json")));
+}
+
+TEST_F(ReadContractTest, AnyDamagedByteIsAnErrorOrChangesNothing)
+{
+  const std::string whole = Slurp(Model("pixel.pt"));
+  const std::string path = (folder / "m.pt").string();
+  std::mt19937 random(11);
+  int errors = 0;
+  constexpr int trials = 1500;
+  for (int trial = 0; trial < trials; ++trial)
+  {
+    std::string bytes = whole;
+    // Half of them in the directory at the end, whose numbers say where to read and how much.
+    const auto span = trial % 2 == 0 ? whole.size() : std::min<std::size_t>(whole.size(), 1500);
+    const auto at = whole.size() - 1 - random() % span;
+    bytes[at] = trial % 3 == 0 ? '\xff' : static_cast<char>(random());
+    Write(path, bytes);
+    std::string id;
+    const std::string message = MessageOf([&] { id = ReadContract(path).id; });
+    errors += id.empty();
+    ASSERT_TRUE(id == "pixel" || message.find("m.pt") != std::string::npos) << "byte " << at << ": " << id << message;
+  }
+  EXPECT_GT(errors, trials / 3);
+  EXPECT_LT(errors, trials);
 }
 
 TEST_F(ReadContractTest, AnArchiveCutAnywhereIsAnError)

@@ -362,7 +362,7 @@ TEST_P(PackPatchLayout, EveryPixelIsThatOfTheMirroredImageAndNoOtherSlotIsTouche
   }
   n.fill = -7.f;
   std::mt19937 random(8);
-  // Inside; at each border; over a corner; over both sides of a thin image, read from a block that is only as large as needed.
+  // Inside; at the corners; over each border; over a corner. Read from a block that is as large as needed, and from the whole image.
   const Region footprints[] = {{5, 3, 13, 11}, {0, 0, 8, 8}, {12, 5, 20, 13}, {-3, 2, 5, 10}, {15, 2, 23, 10}, {4, -5, 12, 3}, {4, 9, 12, 17}, {-7, -7, 1, 1}};
   for (const auto& f : footprints)
   {
@@ -374,18 +374,21 @@ TEST_P(PackPatchLayout, EveryPixelIsThatOfTheMirroredImageAndNoOtherSlotIsTouche
     {
       v = random() % 5 != 0;
     }
-    Batch batch(bands, patch, channelsLast);
-    PackPatch(image.Block(reads), f, width, height, 0, n, valid, batch.view, 1);
-    for (int b = 0; b < bands; ++b)
+    for (const Region& read : {reads, Region{0, 0, width, height}})
     {
-      for (int y = 0; y < patch; ++y)
+      Batch batch(bands, patch, channelsLast);
+      PackPatch(image.Block(read), f, width, height, 0, n, valid, batch.view, 1);
+      for (int b = 0; b < bands; ++b)
       {
-        for (int x = 0; x < patch; ++x)
+        for (int y = 0; y < patch; ++y)
         {
-          const float v = image.At(Mirror(f.x0 + x, width), Mirror(f.y0 + y, height), b);
-          ASSERT_EQ(*batch.view.At(1, b, y, x), valid[y * patch + x] ? Scaled(v, n.scaling[b]) : -7.f) << b << ", " << x << ", " << y;
-          ASSERT_EQ(*batch.view.At(0, b, y, x), untouched);
-          ASSERT_EQ(*batch.view.At(2, b, y, x), untouched);
+          for (int x = 0; x < patch; ++x)
+          {
+            const float v = image.At(Mirror(f.x0 + x, width), Mirror(f.y0 + y, height), b);
+            ASSERT_EQ(*batch.view.At(1, b, y, x), valid[y * patch + x] ? Scaled(v, n.scaling[b]) : -7.f) << b << ", " << x << ", " << y;
+            ASSERT_EQ(*batch.view.At(0, b, y, x), untouched);
+            ASSERT_EQ(*batch.view.At(2, b, y, x), untouched);
+          }
         }
       }
     }
