@@ -75,6 +75,13 @@ struct Case
   bool spill;
 };
 
+/** Names the case in test reports. */
+void PrintTo(const Case& c, std::ostream* out)
+{
+  *out << c.width << 'x' << c.height << " patch " << c.patch << ' ' << ToString(c.blend) << " batch " << c.batch << (c.keptBytes > 1 ? "" : " no room")
+       << (c.spill ? "" : " no file");
+}
+
 std::vector<InputNormalisation> OneInput(int bands)
 {
   InputNormalisation in;
