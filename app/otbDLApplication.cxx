@@ -13,6 +13,7 @@
 #include "otbImageFileWriter.h"
 #include "otbImageIOFactory.h"
 #include "otbImageRegionSquareTileSplitter.h"
+#include "otbNoDataHelper.h"
 #include "otbMultiImageFileWriter.h"
 #include "otbWrapperAddProcessToWatchEvent.h"
 #include "otbWrapperInputImageListParameter.h"
@@ -31,7 +32,9 @@
 #include <fstream>
 #include <iomanip>
 #include <iostream>
+#include <map>
 #include <sstream>
+#include <sys/stat.h>
 #include <system_error>
 #include <unistd.h>
 #include <utility>
@@ -131,7 +134,9 @@ public:
     Count() = 0;
     if (!Watching())
     {
-      Previous() = CPLSetErrorHandler(&Handle);
+      // With its own data: the one before may need them.
+      UserData() = CPLGetErrorHandlerUserData();
+      Previous() = CPLSetErrorHandlerEx(&Handle, UserData());
       Watching() = true;
     }
   }
@@ -139,7 +144,7 @@ public:
   {
     if (Watching())
     {
-      CPLSetErrorHandler(Previous());
+      CPLSetErrorHandlerEx(Previous(), UserData());
       Watching() = false;
     }
     return Count();
@@ -161,11 +166,26 @@ private:
     static CPLErrorHandler previous = nullptr;
     return previous;
   }
+  static void*& UserData()
+  {
+    static void* data = nullptr;
+    return data;
+  }
   static bool& Watching()
   {
     static bool watching = false;
     return watching;
   }
+};
+
+/** GDAL says nothing while it lives. */
+class QuietGdal
+{
+public:
+  QuietGdal() { CPLPushErrorHandler(CPLQuietErrorHandler); }
+  ~QuietGdal() { CPLPopErrorHandler(); }
+  QuietGdal(const QuietGdal&) = delete;
+  QuietGdal& operator=(const QuietGdal&) = delete;
 };
 
 /** Can a data set be read from its first pixel to its last? */
@@ -193,23 +213,19 @@ std::string TemporaryName(const std::string& path)
   return (p.parent_path() / (p.stem().string() + ".part-" + std::to_string(getpid()) + p.extension().string())).string();
 }
 
-/** Writes to disk whatever GDAL still holds of a file. False when something could not be written. */
-bool FlushDataset(const std::string& path)
+/** Writes to disk whatever GDAL still holds of a file. */
+void FlushDataset(const std::string& path)
 {
   GDALDatasetH* datasets = nullptr;
   int count = 0;
   GDALGetOpenDatasets(&datasets, &count);
-  bool good = true;
   for (int k = 0; k < count; ++k)
   {
     if (path == GDALGetDescription(datasets[k]))
     {
-      CPLErrorReset();
       GDALFlushCache(datasets[k]);
-      good = good && CPLGetLastErrorType() < CE_Failure;
     }
   }
-  return good;
 }
 
 /** A number of square tiles near `wanted` that MultiImageFileWriter (OTB 8.1) writes without leaving any out; 0 if there is none.
@@ -267,7 +283,7 @@ DLApplication::DLApplication()
   m_Console = isatty(STDOUT_FILENO) != 0;
   auto watch = itk::ReceptorMemberCommand<Self>::New();
   watch->SetCallbackFunction(this, &Self::OnProcess);
-  m_ProcessObserver = this->AddObserver(AddProcessToWatchEvent(), watch);
+  this->AddObserver(AddProcessToWatchEvent(), watch);
 }
 
 DLApplication::~DLApplication()
@@ -330,8 +346,25 @@ void DLApplication::AddRunParameters()
   AddRAMParameter();
 }
 
+/** The same object may run more than once: nothing of the run before must stay. */
+void DLApplication::Begin()
+{
+  this->Discard();
+  m_InputPaths.clear();
+  m_OutputKeys.clear();
+  m_Settings = {};
+  m_Filter = nullptr;
+  m_Writer = nullptr;
+}
+
+void DLApplication::NoteInput(const std::string& key)
+{
+  m_InputPaths.push_back(Canonical(SplitName(GetParameterString(key)).first));
+}
+
 otb::dl::ModelContract DLApplication::ReadModelContract()
 {
+  this->Begin();
   const std::string file = GetParameterString("model");
   const std::string sideCar = HasValue("contract") ? GetParameterString("contract") : "";
   std::string origin;
@@ -373,13 +406,37 @@ DLApplication::FilterType::Input DLApplication::MakeInput(const std::string& key
   return input;
 }
 
+/** The no-data value of an output must fit the type of its file, or it would turn into data. */
+void DLApplication::CheckPixelType(const std::string& key)
+{
+  const auto found = std::find(m_OutputKeys.begin(), m_OutputKeys.end(), key);
+  std::vector<bool> flags;
+  std::vector<double> values;
+  const auto* image = m_Filter->GetOutput(static_cast<unsigned int>(found - m_OutputKeys.begin()));
+  if (!ReadNoDataFlags(image->GetImageMetadata(), flags, values) || values.empty())
+  {
+    return;
+  }
+  const auto type = GetParameterOutputImagePixelType(key);
+  // Lowest and highest of uint8, int16, uint16, int32, uint32, float, double.
+  const std::pair<double, double> ranges[] = {{0., 255.}, {-32768., 32767.}, {0., 65535.}, {-2147483648., 2147483647.}, {0., 4294967295.}};
+  const auto index = static_cast<std::size_t>(type);
+  if (index < 5 && (values[0] < ranges[index].first || values[0] > ranges[index].second))
+  {
+    std::ostringstream expected;
+    expected << "one that holds the no-data value " << values[0];
+    throw Error(
+        Complaint(key, "pixels of type " + OutputImageParameter::ConvertPixelTypeToString(type), expected.str(), "Leave the type out, or ask for float."));
+  }
+}
+
 /** Finds before the first pixel what would stop the writing after the last. */
 void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
 {
   std::vector<std::string> seen;
+  std::string box, boxed;
   const auto size = m_Filter->GetGrid().Image();
-  double needed = 0.;
-  std::string where;
+  std::map<dev_t, double> needed; // bytes, of each disk
   for (const auto& key : keys)
   {
     if (!IsParameterEnabled(key) || GetParameterString(key).empty())
@@ -387,6 +444,16 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
       continue; // made in memory, for another application
     }
     const auto [path, options] = SplitName(GetParameterString(key));
+    const auto at = options.find("&box=");
+    const std::string thisBox = at == std::string::npos ? "" : options.substr(at + 5, options.find('&', at + 1) - at - 5);
+    if (!boxed.empty() && thisBox != box)
+    {
+      throw Error(Complaint(key, thisBox.empty() ? "no box" : "box " + thisBox, (box.empty() ? "no box" : "box " + box) + " as " + boxed,
+                            "Outputs of one run show one window."));
+    }
+    box = thisBox;
+    boxed = key;
+    this->CheckPixelType(key);
     if (IsVirtual(path))
     {
       continue;
@@ -425,13 +492,15 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
     if (!ec && (options.find("COMPRESS=") == std::string::npos || options.find("COMPRESS=NONE") != std::string::npos) &&
         options.find("&box=") == std::string::npos)
     {
-      needed += static_cast<double>(size.Area()) * (type < 7 ? bytes[type] : 4);
-      where = folder.string();
-      if (needed > static_cast<double>(space.available))
+      struct stat status = {};
+      stat(folder.c_str(), &status);
+      double& sum = needed[status.st_dev];
+      sum += static_cast<double>(size.Area()) * (type < 7 ? bytes[type] : 4);
+      if (sum > static_cast<double>(space.available))
       {
         std::ostringstream found, expected;
-        found << std::fixed << std::setprecision(2) << static_cast<double>(space.available) / 1048576. << " MB free in \"" << where << "\"";
-        expected << std::fixed << std::setprecision(2) << needed / 1048576. << " MB";
+        found << std::fixed << std::setprecision(2) << static_cast<double>(space.available) / 1048576. << " MB free in \"" << folder.string() << "\"";
+        expected << std::fixed << std::setprecision(2) << sum / 1048576. << " MB";
         throw Error(
             Complaint(key, found.str(), expected.str() + " for the outputs", "Free some space, or compress: \"" + path + "?&gdal:co:COMPRESS=DEFLATE\"."));
       }
@@ -444,7 +513,6 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   m_Start = Clock::now();
   m_Filter = filter;
   m_OutputKeys = outputs;
-  m_Pending.clear();
   m_LastPercent = -1;
   filter->UpdateOutputInformation(); // all that can be wrong with grids and bands
   this->CheckOutputs(outputs);
@@ -458,7 +526,12 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   }
   m_Settings.keptBytes = ram / 8;
   m_Settings.threads = static_cast<int>(itk::MultiThreader::GetGlobalDefaultNumberOfThreads());
-  m_Settings.spillDirectory = fs::temp_directory_path().string();
+  std::error_code ec;
+  m_Settings.spillDirectory = fs::temp_directory_path(ec).string();
+  if (ec)
+  {
+    m_Settings.spillDirectory.clear();
+  }
   for (const auto& key : outputs)
   {
     const std::string path = SplitName(GetParameterString(key)).first;
@@ -631,10 +704,13 @@ void DLApplication::Divert(OutputImageParameter* parameter, itk::ProcessObject* 
   }
 }
 
+/** Every writer has done its last region: flush, close, check, and only then give the final names. */
 void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventObject& itkNotUsed(event))
 {
-  const auto pending = std::move(m_Pending);
-  m_Pending.clear();
+  if (m_Writer && m_Writer->GetAbortGenerateData())
+  {
+    return; // stopped: what is there is removed with the rest
+  }
   std::vector<std::string> done;
   try
   {
@@ -642,60 +718,34 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
     {
       throw Error("the writer did not ask for all pixels of the map: nothing was kept. Choose another &streaming: option, or none.");
     }
-    for (const auto& p : pending)
+    for (const auto& p : m_Pending)
     {
       auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(p.key));
-      const bool good = FlushDataset(p.temporary);
+      FlushDataset(p.temporary);
       WithWriter(parameter ? parameter->GetWriter() : nullptr, [](auto* typed) { typed->SetImageIO(nullptr); });
+    }
+    const bool suspicious = GdalErrors::Stop() > 0;
+    for (const auto& p : m_Pending)
+    {
       std::error_code ec;
-      if (!good || !fs::exists(p.temporary, ec) || (GdalErrors::Stop() > 0 && !ReadsWhole(p.temporary)))
+      if (!fs::exists(p.temporary, ec) || fs::file_size(p.temporary, ec) == 0 || (suspicious && !ReadsWhole(p.temporary)))
       {
         throw Error(Complaint(p.key, "that \"" + p.final + "\" could not be written whole (" + CPLGetLastErrorMsg() + ")", "room on the disk",
                               "Free some space and run again; nothing was left under that name."));
       }
     }
-    for (const auto& p : pending)
+    for (const auto& p : m_Pending)
     {
-      // The driver knows which files belong to a data set; side-cars of an earlier one go.
-      const std::string stale[] = {p.final + ".aux.xml", p.final + ".ovr", p.final + ".msk"};
-      std::error_code ec;
-      for (const auto& s : stale)
-      {
-        fs::remove(s, ec);
-      }
-      if (fs::file_size(p.temporary, ec) == 0 || ec)
-      {
-        throw Error(Complaint(p.key, "an empty \"" + p.temporary + "\"", "the map", "Free some space on the disk and run again."));
-      }
-      GDALDriverH driver = GDALIdentifyDriver(p.temporary.c_str(), nullptr);
-      const bool alone = !driver || std::string(GDALGetDriverShortName(driver)) == "GTiff";
-      if (alone)
-      {
-        fs::rename(p.temporary, p.final);
-        if (fs::exists(p.temporary + ".aux.xml", ec))
-        {
-          fs::rename(p.temporary + ".aux.xml", p.final + ".aux.xml");
-        }
-      }
-      else
-      {
-        GDALDeleteDataset(nullptr, p.final.c_str());
-        if (GDALRenameDataset(driver, p.final.c_str(), p.temporary.c_str()) != CE_None)
-        {
-          throw Error(Complaint(p.key, "that \"" + p.temporary + "\" could not be renamed", "the name \"" + p.final + "\"", CPLGetLastErrorMsg()));
-        }
-      }
+      this->GiveFinalName(p);
       done.push_back(p.final);
     }
+    m_Pending.clear();
   }
   catch (...)
   {
-    GdalErrors::Stop();
-    m_Pending = pending;
     this->Discard();
     throw;
   }
-  GdalErrors::Stop();
   if (m_LineOpen)
   {
     std::cout << '\n';
@@ -708,6 +758,50 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
   this->ReportRun();
 }
 
+/** Renames all files of a data set; those of an older one of that name go. */
+void DLApplication::GiveFinalName(const Pending& p)
+{
+  const QuietGdal quiet;
+  GDALDriverH driver = GDALIdentifyDriver(p.temporary.c_str(), nullptr);
+  const std::string name = driver ? GDALGetDriverShortName(driver) : "";
+  std::error_code ec;
+  if (!driver || name == "GTiff")
+  {
+    // Beside a TIFF lie files of its name (a world file) and of its name with something added (statistics, overviews).
+    const std::string stem = (fs::path(p.final).parent_path() / fs::path(p.final).stem()).string();
+    const std::string part = (fs::path(p.temporary).parent_path() / fs::path(p.temporary).stem()).string();
+    for (const char* added : {".aux.xml", ".ovr", ".msk"})
+    {
+      fs::remove(p.final + added, ec);
+    }
+    std::vector<std::string> members;
+    if (GDALDatasetH dataset = GDALOpen(p.temporary.c_str(), GA_ReadOnly))
+    {
+      char** list = GDALGetFileList(dataset);
+      members.assign(list, list + CSLCount(list));
+      CSLDestroy(list);
+      GDALClose(dataset);
+    }
+    for (const auto& member : members)
+    {
+      if (member != p.temporary && member.rfind(part, 0) == 0)
+      {
+        fs::rename(member, stem + member.substr(part.size()), ec);
+      }
+    }
+    fs::rename(p.temporary, p.final);
+    return;
+  }
+  if (fs::exists(p.final, ec))
+  {
+    GDALDeleteDataset(nullptr, p.final.c_str());
+  }
+  if (GDALRenameDataset(driver, p.final.c_str(), p.temporary.c_str()) != CE_None)
+  {
+    throw Error(Complaint(p.key, "that \"" + p.temporary + "\" could not be renamed", "the name \"" + p.final + "\"", CPLGetLastErrorMsg()));
+  }
+}
+
 /** Removes what a failed run began. */
 void DLApplication::Discard()
 {
@@ -717,9 +811,8 @@ void DLApplication::Discard()
     std::error_code ec;
     if (fs::exists(p.temporary, ec))
     {
-      CPLPushErrorHandler(CPLQuietErrorHandler);
+      const QuietGdal quiet;
       GDALDeleteDataset(nullptr, p.temporary.c_str());
-      CPLPopErrorHandler();
       fs::remove(p.temporary, ec);
       fs::remove(p.temporary + ".aux.xml", ec);
     }

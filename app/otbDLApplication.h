@@ -50,7 +50,10 @@ protected:
   /** Adds device, precision, batch, blend, ram. */
   void AddRunParameters();
 
-  /** Reads the contract that the model parameters name, with -blend applied to its tiling. Logs what it says. */
+  /** Notes the file of an input that is not an image list: no output may take its name. */
+  void NoteInput(const std::string& key);
+
+  /** Begins a run: forgets the one before. Reads the contract that the model parameters name, with -blend applied to its tiling. Logs what it says. */
   otb::dl::ModelContract ReadModelContract();
 
   /** One input of the filter from an image list parameter.
@@ -82,6 +85,9 @@ private:
   void OnWritten(itk::Object* writer, const itk::EventObject& event);
   void Divert(OutputImageParameter* parameter, itk::ProcessObject* writer, const std::string& key);
   void CheckOutputs(const std::vector<std::string>& keys);
+  void CheckPixelType(const std::string& key);
+  void GiveFinalName(const Pending& pending);
+  void Begin();
   void Discard();
   void RestoreCache();
 
@@ -96,7 +102,6 @@ private:
   int m_LastPercent = -1;
   bool m_Console = false;
   bool m_LineOpen = false;
-  unsigned long m_ProcessObserver = 0;
   long long m_CacheBefore = -1;
 };
 

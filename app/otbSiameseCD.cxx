@@ -130,6 +130,7 @@ private:
     auto decision = std::make_shared<Decision>(contract, wanted, threshold);
     if (Decision::NoDataOf(Decision::Change, decision->Classes()) > 255.f && GetParameterOutputImagePixelType("out") == ImagePixelType_uint8)
     {
+      // uint8 is what one gets without asking: it is not what was meant.
       SetParameterOutputImagePixelType("out", ImagePixelType_uint16);
       otbAppLogINFO(<< decision->Classes() << " classes give from-to codes beyond 8 bits: out is written as uint16");
     }
@@ -148,6 +149,7 @@ private:
     if (HasValue("mask"))
     {
       filter->SetMask(GetParameterImage("mask"), "mask");
+      NoteInput("mask");
     }
     filter->SetOperator(decision);
     filter->SetTiling(contract.tiling);

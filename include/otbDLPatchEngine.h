@@ -96,6 +96,7 @@ private:
   void DeliverCell(std::int64_t a, std::int64_t b, const Region& region, const std::vector<ResultPlane>& results);
   void FillNoData(const Region& part, const Region& region, const std::vector<ResultPlane>& results) const;
   void Account(std::int64_t i, std::int64_t j, const Region& delivered);
+  void RetireRow(std::int64_t row, const Region& patches);
   Region Support(std::int64_t i, std::int64_t j) const;
 
   PatchGrid m_Grid;

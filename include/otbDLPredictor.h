@@ -37,7 +37,7 @@ struct BatchView
 };
 
 /** \class Predictor
- * \brief A network behind four calls. The shape of a batch never changes: batch x channels x patch x patch.
+ * \brief A network behind a few calls. The shape of a batch never changes: batch x channels x patch x patch.
  *
  * Not thread-safe: one caller, which fills Input(), calls Run(), reads Output().
  * What a slot of the batch gives must not depend on the other slots.

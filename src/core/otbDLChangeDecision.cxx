@@ -10,6 +10,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 #include <utility>
 
 namespace otb
@@ -20,9 +21,10 @@ namespace dl
 namespace
 {
 
+/** NaN where z is not finite: what a network says there is not to be trusted. */
 float Sigmoid(float z)
 {
-  return 1.f / (1.f + std::exp(-z));
+  return std::isfinite(z) ? 1.f / (1.f + std::exp(-z)) : std::numeric_limits<float>::quiet_NaN();
 }
 
 /** Softmax of n values at distance `stride`, in place. */

@@ -11,6 +11,7 @@
 #include <atomic>
 #include <exception>
 #include <mutex>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -54,7 +55,14 @@ void ParallelFor(int count, int threads, TFunction f)
   std::vector<std::thread> pool;
   for (int t = 0; t < others; ++t)
   {
-    pool.emplace_back(work);
+    try
+    {
+      pool.emplace_back(work);
+    }
+    catch (const std::system_error&)
+    {
+      break; // no more threads to be had: the work is done with those there are
+    }
   }
   work();
   for (auto& t : pool)

@@ -101,6 +101,11 @@ void PatchEngine::Produce(const Region& region, PixelSource& source, const std::
         DeliverCore(a, b, region, results);
       }
     }
+    RetireRow(b, patches);
+    if (blended && b + 1 == lastCell)
+    {
+      RetireRow(lastCell, patches);
+    }
   }
   m_Statistics.patchesSpilled = m_Store->PatchesSpilled();
 }
@@ -334,17 +339,22 @@ void PatchEngine::FillNoData(const Region& part, const Region& region, const std
   }
 }
 
-/** Counts what a patch gave, and lets it go once it gave all. */
+/** Counts what a patch gave. */
 void PatchEngine::Account(std::int64_t i, std::int64_t j, const Region& delivered)
 {
-  const std::int64_t patch = Id(i, j);
-  if (m_Store->GetState(patch) == PatchStore::State::Empty)
+  m_Store->Deliver(Id(i, j), Intersection(delivered, m_Window).Area());
+}
+
+/** Lets those patches of a row go that gave all they are asked for. Not before the region is through with the row: regions may overlap. */
+void PatchEngine::RetireRow(std::int64_t row, const Region& patches)
+{
+  for (std::int64_t i = patches.x0; i < patches.x1; ++i)
   {
-    return;
-  }
-  if (m_Store->Deliver(patch, Intersection(delivered, m_Window).Area()) >= Support(i, j).Area())
-  {
-    m_Store->SetState(patch, PatchStore::State::Done);
+    const std::int64_t patch = Id(i, row), support = Support(i, row).Area();
+    if (m_Store->GetState(patch) != PatchStore::State::Empty && support > 0 && m_Store->Deliver(patch, 0) >= support)
+    {
+      m_Store->SetState(patch, PatchStore::State::Done);
+    }
   }
 }
 

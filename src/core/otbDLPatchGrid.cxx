@@ -48,9 +48,10 @@ PatchGrid::PatchGrid(std::int64_t width, std::int64_t height, const Tiling& tili
   }
   else
   {
-    if (m_Patch < 2 || m_Patch % 2 != 0)
+    if (m_Patch < 2 || m_Patch % (2 * stride) != 0)
     {
-      throw Error("blending needs an even patch, found " + std::to_string(m_Patch) + " pixels; use -blend crop");
+      throw Error("blending needs a patch that is a multiple of twice the network's stride (" + std::to_string(2 * stride) + " pixels), found " +
+                  std::to_string(m_Patch) + "; use -blend crop");
     }
     m_Step = m_Patch / 2;
     m_Lead = m_Step;

@@ -6,6 +6,7 @@
 
 #include "otbDLPatchPacking.h"
 
+#include <algorithm>
 #include <cmath>
 
 namespace otb
@@ -73,7 +74,9 @@ void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_
     {
       const auto& in = inputs[k];
       const std::size_t bands = in.scaling.size();
-      const unsigned int limit = in.rule == NoDataRule::All ? static_cast<unsigned int>(bands) : 1u;
+      // Bands without a no-data value have no say.
+      const auto speaking = static_cast<unsigned int>(std::count(in.hasNoData.begin(), in.hasNoData.end(), true));
+      const unsigned int limit = in.rule == NoDataRule::All ? std::max(1u, speaking) : 1u;
       std::fill(matches.begin(), matches.end(), 0u);
       for (std::size_t b = 0; b < bands; ++b)
       {

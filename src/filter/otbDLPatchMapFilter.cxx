@@ -132,6 +132,7 @@ public:
 
   PixelBlock Read(const Region& region) override
   {
+    m_Held.clear();
     PixelBlock block;
     block.region = region;
     for (const auto& input : m_Filter.m_Inputs)
@@ -152,7 +153,7 @@ public:
   }
 
 private:
-  std::vector<PlaneView> Pull(ImageType* image, const Region& region) const
+  std::vector<PlaneView> Pull(ImageType* image, const Region& region)
   {
     // The images share a grid but not always the index of its first pixel.
     const auto first = image->GetLargestPossibleRegion().GetIndex();
@@ -165,6 +166,8 @@ private:
     image->PropagateRequestedRegion();
     image->UpdateOutputData();
 
+    // One input may be made from another: pulling that one again must not take these pixels away.
+    m_Held.emplace_back(image->GetPixelContainer());
     const auto& buffered = image->GetBufferedRegion();
     const std::ptrdiff_t bands = image->GetNumberOfComponentsPerPixel();
     const std::ptrdiff_t width = buffered.GetSize(0);
@@ -179,6 +182,7 @@ private:
   }
 
   PatchMapFilter& m_Filter;
+  std::vector<ImageType::PixelContainer::Pointer> m_Held;
 };
 
 void PatchMapFilter::SetInputs(std::vector<Input> inputs)
@@ -192,6 +196,7 @@ void PatchMapFilter::SetInputs(std::vector<Input> inputs)
       this->SetNthInput(number++, image);
     }
   }
+  this->SetNumberOfIndexedInputs(number);
   this->SetNumberOfRequiredInputs(number);
   this->Modified();
 }
@@ -220,6 +225,7 @@ void PatchMapFilter::SetMask(ImageType* mask, const std::string& name)
 void PatchMapFilter::SetOperator(std::shared_ptr<const MapOperator> mapOperator)
 {
   m_Operator = std::move(mapOperator);
+  this->SetNumberOfIndexedOutputs(m_Operator->ResultChannels());
   this->SetNumberOfRequiredOutputs(m_Operator->ResultChannels());
   for (int r = 0; r < m_Operator->ResultChannels(); ++r)
   {
@@ -418,6 +424,14 @@ void PatchMapFilter::UpdateOutputData(itk::DataObject* itkNotUsed(output))
   }
   catch (...)
   {
+    // The engine may hold half a batch, the outputs half a region: begin anew if asked again.
+    m_Engine.reset();
+    m_PixelsMade = 0;
+    m_Complete = false;
+    for (int r = 0; r < m_Operator->ResultChannels(); ++r)
+    {
+      this->GetOutput(r)->ReleaseData();
+    }
     this->m_Updating = false;
     throw;
   }

@@ -20,6 +20,7 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <exception>
+#include <fstream>
 #include <initializer_list>
 #include <iomanip>
 #include <map>
@@ -78,6 +79,16 @@ void PrepareProcess()
                  });
 }
 
+void SetOpenBlasThreads(int n)
+{
+  using Setter = void (*)(int);
+  static const auto set = reinterpret_cast<Setter>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
+  if (set)
+  {
+    set(n);
+  }
+}
+
 /** Sets the threads inside a forward, for the calling thread and for OpenBLAS, which has threads of its own and does not follow LibTorch.
  *
  * It is one wherever memory allows: the threads that we are given work on different patches instead, which costs no synchronisation, and makes the result of a
@@ -85,12 +96,29 @@ void PrepareProcess()
 void SetThreadsOfAForward(int n)
 {
   at::set_num_threads(n);
-  using Setter = void (*)(int);
-  static const auto openblas = reinterpret_cast<Setter>(dlsym(RTLD_DEFAULT, "openblas_set_num_threads"));
-  if (openblas)
+  SetOpenBlasThreads(n);
+}
+
+/** Threads of OpenBLAS, 0 if it is not loaded. */
+int OpenBlasThreads()
+{
+  using Getter = int (*)();
+  static const auto get = reinterpret_cast<Getter>(dlsym(RTLD_DEFAULT, "openblas_get_num_threads"));
+  return get ? get() : 0;
+}
+
+/** Memory that this machine could still give, in bytes; 0 if it does not tell. */
+std::size_t AvailableMemory()
+{
+  std::ifstream info("/proc/meminfo");
+  for (std::string line; std::getline(info, line);)
   {
-    openblas(n);
+    if (line.rfind("MemAvailable:", 0) == 0)
+    {
+      return std::stoull(line.substr(13)) << 10;
+    }
   }
+  return 0;
 }
 
 /** Name of the BLAS that is loaded. */
@@ -147,7 +175,14 @@ public:
     report.threads = m_Threads;
     ChooseDevice(options, report);
     m_Workers = m_Device.is_cpu() ? m_Threads : 1;
+    m_HostThreads = at::get_num_threads();
+    m_HostBlasThreads = OpenBlasThreads();
     SetThreadsOfAForward(1);
+    // Pages come when they are touched: without a limit the kernel would end the process where an allocation should have failed.
+    if (m_Device.is_cpu() && AvailableMemory() > 0)
+    {
+      TensorMemory::SetLimit(TensorMemory::InUse() + AvailableMemory() / 10 * 9);
+    }
     Load(file, report);
     DryRun(report);
     ChooseBatch(options, report);
@@ -161,6 +196,12 @@ public:
     m_Outputs.clear();
     m_Module = {};
     TensorMemory::Trim();
+    // The host, Python say, computes on with the same libraries.
+    at::set_num_threads(m_HostThreads);
+    if (m_HostBlasThreads > 0)
+    {
+      SetOpenBlasThreads(m_HostBlasThreads);
+    }
   }
 
   int BatchSize() const override { return m_Batch; }
@@ -192,14 +233,17 @@ public:
       }
       m_Halved = true;
       TensorMemory::Trim();
+      const int half = (m_CallSize + 1) / 2;
       if (m_Warn)
       {
-        m_Warn("out of memory with " + std::to_string(m_CallSize) + " patches a thread; going on with " + std::to_string((m_CallSize + 1) / 2));
+        m_Warn("out of memory with " + std::to_string(m_CallSize) + " patches in a forward; going on with " + std::to_string(half) +
+               " (the last bits of the map may change from here on)");
       }
+      m_CallSize = half;
     }
     try
     {
-      RunParts((m_CallSize + 1) / 2);
+      RunParts(m_CallSize);
     }
     catch (const std::exception& e)
     {
@@ -673,6 +717,8 @@ private:
   std::function<void(const std::string&)> m_Warn;
   int m_Batch = 0;
   int m_Threads = 1;
+  int m_HostThreads = 1; ///< as found, to be given back
+  int m_HostBlasThreads = 0;
   int m_Workers = 1;
   int m_ForwardThreads = 1; ///< inside one forward
   int m_CallSize = 1;       ///< patches of one forward

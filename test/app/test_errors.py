@@ -36,6 +36,12 @@ CAP_DAC_OVERRIDE = 1
 PR_CAPBSET_DROP = 24
 
 
+def embedded(model):
+    """The contract inside a model file, as bytes."""
+    with zipfile.ZipFile(model) as archive:
+        return archive.read(next(n for n in archive.namelist() if n.endswith("extra/mlm.json")))
+
+
 def assert_refused(done, folder, *fragments, keep=()):
     """A clear end: status, message, and nothing in ``folder`` but the files named ``keep``."""
     assert 0 < done.returncode < 128, f"exit status {done.returncode}:\n{done.log}"
@@ -481,3 +487,44 @@ def test_a_model_that_fails_in_the_middle_is_said(contract_of, out, tmp_path):
         proba=out / "proba.tif",
     )
     assert_refused(done, out, "the model failed", "this patch is too bright")
+
+
+def test_outputs_of_different_windows_are_refused(models, scene, tmp_path):
+    done = run(
+        model=models / "unet.pt",
+        out=f"{tmp_path}/out.tif?&box=0:0:100:100",
+        proba=f"{tmp_path}/proba.tif?&box=50:50:100:100",
+        **scene.parameters(),
+    )
+    assert_refused(done, tmp_path, "proba", "box 50:50:100:100", "box 0:0:100:100 as out")
+
+
+def test_a_pixel_type_that_cannot_hold_no_data_is_refused(models, scene, tmp_path):
+    done = run(
+        model=models / "unet.pt",
+        out=tmp_path / "out.tif",
+        proba=[tmp_path / "proba.tif", "uint8"],
+        **scene.parameters(),
+    )
+    assert_refused(done, tmp_path, "proba", "uint8", "no-data value -1")
+
+
+def test_blending_on_the_command_line_keeps_the_rule_of_the_contract(models, scene, tmp_path):
+    data = json.loads(embedded(models / "unet.pt"))
+    data["properties"]["otb:tiling"].update(patch=100, multiple=4)
+    for entry in data["properties"]["mlm:input"]:
+        entry["input"]["shape"][2:] = [100, 100]
+    for entry in data["properties"]["mlm:output"]:
+        entry["result"]["shape"][2:] = [100, 100]
+    contract = tmp_path / "contract.json"
+    contract.write_text(json.dumps(data))
+    folder = tmp_path / "maps"
+    folder.mkdir()
+    done = run(
+        model=models / "unet.pt",
+        contract=contract,
+        out=folder / "out.tif",
+        blend="hann",
+        **scene.parameters(),
+    )
+    assert_refused(done, folder, "multiple of twice the network's stride (8 pixels), found 100")

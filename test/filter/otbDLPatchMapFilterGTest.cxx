@@ -223,6 +223,30 @@ TEST(PatchMapFilter, ProgressIsThatOfTheWholeAndAbortStopsBetweenBatches)
   EXPECT_LT(stopped.predictor->calls, bench.predictor->calls / 2);
 }
 
+TEST(PatchMapFilter, AfterAnAbortTheSameFilterMakesTheWholeMap)
+{
+  auto image = MakeImage(300, 300, 2);
+  Bench whole(image);
+  const auto expected = whole.Update(0, 0, 0, 300, 300);
+  Bench bench(image);
+  auto command = itk::CStyleCommand::New();
+  command->SetClientData(&bench);
+  command->SetCallback(
+      [](itk::Object*, const itk::EventObject&, void* data)
+      {
+        auto* filter = static_cast<Bench*>(data)->filter.GetPointer();
+        if (filter->GetProgress() > .3f)
+        {
+          filter->SetAbortGenerateData(true);
+        }
+      });
+  const auto observer = bench.filter->AddObserver(itk::ProgressEvent(), command);
+  EXPECT_THROW(bench.Update(0, 0, 0, 300, 300), itk::ProcessAborted);
+  bench.filter->RemoveObserver(observer);
+  EXPECT_EQ(bench.Update(0, 0, 0, 300, 300), expected);
+  EXPECT_TRUE(bench.filter->IsComplete());
+}
+
 std::string MessageOf(const std::function<void()>& f)
 {
   try

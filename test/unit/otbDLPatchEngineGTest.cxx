@@ -194,6 +194,23 @@ TEST_P(PatchEngineInvariance, AnyRegionsGiveTheSamePixelsAndNoPatchTwice)
     }
   }
 
+  // As a consumer with a neighbourhood asks, and one that comes back: regions overlap, patches may have to be made again, pixels stay the same.
+  Bench overlapping(c, source);
+  for (int y = 0; y < c.height; y += 13)
+  {
+    for (int x = 0; x < c.width; x += 29)
+    {
+      overlapping.Make(Intersection({x - 5, y - 5, x + 34, y + 18}, all));
+    }
+  }
+  overlapping.Make({0, 0, std::min(c.width, 9), std::min(c.height, 7)});
+  EXPECT_EQ(overlapping.map, whole.map);
+
+  // A region outside the window that was announced.
+  Bench outside(c, source, {0, 0, c.width / 2, c.height / 2});
+  outside.MakeTiles(23, 17, all);
+  EXPECT_EQ(outside.map, whole.map);
+
   const Region window{c.width / 4, c.height / 5, c.width - 3, c.height - 2};
   Bench boxed(c, source, window);
   boxed.MakeTiles(19, 31, window);
