@@ -838,7 +838,7 @@ void DLApplication::OnProgress()
   }
   const int percent = static_cast<int>(done * 100.);
   const bool soon = m_LastPercent >= 0 && std::chrono::duration<double>(Clock::now() - m_LastLine).count() < (m_Console ? .2 : 1.);
-  if (percent == m_LastPercent || (soon && percent < 100))
+  if (percent == m_LastPercent || (soon && percent < std::min(100, m_LastPercent + 10)))
   {
     return;
   }
