@@ -8,6 +8,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 namespace otb
 {
@@ -46,6 +47,32 @@ std::vector<std::ptrdiff_t> Offsets(std::int64_t begin, std::int64_t end, std::i
   }
   return offsets;
 }
+
+/** Do the planes of an input lie pixel by pixel in one image, band after band? Then a row is one run of numbers. */
+bool Interleaved(const std::vector<PlaneView>& planes)
+{
+  const auto bands = static_cast<std::ptrdiff_t>(planes.size());
+  for (std::ptrdiff_t b = 0; b < bands; ++b)
+  {
+    if (planes[b].data != planes[0].data + b || planes[b].strideX != bands)
+    {
+      return false;
+    }
+  }
+  return true;
+}
+
+/** Is there a number in the run that is not finite, or the no-data value of its band? `none` repeats those of the bands, NaN for a band without one. */
+bool Suspicious(const float* run, const std::vector<float>& none)
+{
+  int found = 0;
+  for (std::size_t k = 0; k < none.size(); ++k)
+  {
+    const float v = run[k];
+    found |= static_cast<int>(!(v - v == 0.f)) | static_cast<int>(v == none[k]);
+  }
+  return found != 0;
+}
 } // namespace
 
 void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight,
@@ -57,6 +84,23 @@ void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_
   valid.assign(width * rows.size(), 1);
   // Bands holding the no-data value, counted a row at a time.
   std::vector<unsigned int> matches(width);
+
+  // Most rows hold nothing but data: one look at a row as a whole spares the looks at its pixels.
+  const bool inside = footprint.x0 >= 0 && footprint.x1 <= imageWidth;
+  std::vector<std::vector<float>> none(inputs.size());
+  for (std::size_t k = 0; k < inputs.size(); ++k)
+  {
+    const std::size_t bands = inputs[k].scaling.size();
+    if (inside && Interleaved(block.bands[k]))
+    {
+      none[k].resize(width * bands);
+      for (std::size_t i = 0; i < none[k].size(); ++i)
+      {
+        const std::size_t b = i % bands;
+        none[k][i] = inputs[k].hasNoData[b] ? static_cast<float>(inputs[k].noData[b]) : std::numeric_limits<float>::quiet_NaN();
+      }
+    }
+  }
 
   for (std::size_t y = 0; y < rows.size(); ++y)
   {
@@ -73,6 +117,11 @@ void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_
     for (std::size_t k = 0; k < inputs.size(); ++k)
     {
       const auto& in = inputs[k];
+      const PlaneView& first = block.bands[k].front();
+      if (!none[k].empty() && !Suspicious(first.data + rows[y] * first.strideY + columns[0] * first.strideX, none[k]))
+      {
+        continue;
+      }
       const std::size_t bands = in.scaling.size();
       // Bands without a no-data value have no say.
       const auto speaking = static_cast<unsigned int>(std::count(in.hasNoData.begin(), in.hasNoData.end(), true));
@@ -102,23 +151,6 @@ void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_
   }
 }
 
-namespace
-{
-/** Do the planes of an input lie pixel by pixel in one image, band after band, as the batch wants them? Then a row is one run of numbers. */
-bool SameInterleaving(const std::vector<PlaneView>& planes, const BatchView& batch)
-{
-  const auto bands = static_cast<std::ptrdiff_t>(planes.size());
-  for (std::ptrdiff_t b = 0; b < bands; ++b)
-  {
-    if (planes[b].data != planes[0].data + b || planes[b].strideX != bands)
-    {
-      return false;
-    }
-  }
-  return batch.strideC == 1 && batch.strideX == bands;
-}
-} // namespace
-
 void PackPatch(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight, int input,
                const InputNormalisation& normalisation, const std::vector<std::uint8_t>& valid, const BatchView& batch, int n)
 {
@@ -127,7 +159,7 @@ void PackPatch(const PixelBlock& block, const Region& footprint, std::int64_t im
   const std::size_t width = columns.size(), bands = normalisation.scaling.size();
   const auto& planes = block.bands[input];
 
-  if (footprint.x0 >= 0 && footprint.x1 <= imageWidth && SameInterleaving(planes, batch))
+  if (footprint.x0 >= 0 && footprint.x1 <= imageWidth && Interleaved(planes) && batch.strideC == 1 && batch.strideX == static_cast<std::ptrdiff_t>(bands))
   {
     std::vector<float> low(width * bands), high(width * bands), offset(width * bands), divisor(width * bands);
     for (std::size_t k = 0; k < width * bands; ++k)
