@@ -53,10 +53,9 @@ struct RuntimeReport
   std::vector<std::string> warnings;
 };
 
-/** The contract of a model, from (in this order) the given file, a side-car, the archive itself. Reads no weights.
- * \param contractFile may be empty
- * \param origin out, if not null: where it was found
- * \throw Error for a file that is missing, empty, damaged, or no TorchScript; ContractError for a contract that cannot be used */
+/** The contract of a model, from (in this order) the given file, a side-car, the archive itself. Loads no weights; the archive's check sums are verified, which
+ * LibTorch does not do. \param contractFile may be empty \param origin out, if not null: where it was found \throw Error for a file that is missing, empty,
+ * damaged, or no TorchScript; ContractError for a contract that cannot be used */
 ModelContract ReadContract(const std::string& modelFile, const std::string& contractFile = {}, std::string* origin = nullptr);
 
 /** Loads a model, runs it once against its contract, and settles device, precision, memory format and batch.
