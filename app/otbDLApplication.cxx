@@ -359,33 +359,50 @@ void DLApplication::Begin()
 
 void DLApplication::NoteInput(const std::string& key)
 {
-  m_InputPaths.push_back(Canonical(SplitName(GetParameterString(key)).first));
+  this->NoteInputFile(GetParameterString(key));
 }
 
-otb::dl::ModelContract DLApplication::ReadModelContract()
+void DLApplication::NoteInputFile(const std::string& name)
+{
+  m_InputPaths.push_back(Canonical(SplitName(name).first));
+}
+
+otb::dl::ModelContract DLApplication::ReadModelContract(bool ensembles)
 {
   this->Begin();
-  const std::string file = GetParameterString("model");
+  m_ModelFiles = otb::dl::ModelFiles(GetParameterString("model"));
+  if (!ensembles && m_ModelFiles.size() > 1)
+  {
+    throw Error(Complaint("model", "a list of " + std::to_string(m_ModelFiles.size()) + " models", "one model", "This application runs no ensembles."));
+  }
   const std::string sideCar = HasValue("contract") ? GetParameterString("contract") : "";
-  std::string origin;
-  auto contract = otb::dl::ReadContract(file, sideCar, &origin);
-  otbAppLogINFO(<< "Model " << contract.id << " (" << contract.architecture << "), contract from " << (origin == file ? "the model itself" : origin));
-
+  m_Contracts.clear();
+  for (const auto& file : m_ModelFiles)
+  {
+    std::string origin;
+    m_Contracts.push_back(otb::dl::ReadContract(file, sideCar, &origin));
+    const auto& contract = m_Contracts.back();
+    otbAppLogINFO(<< "Model " << contract.id << " (" << contract.architecture << "), contract from " << (origin == file ? "the model itself" : origin));
+    otb::dl::CheckSameInterface(m_Contracts.front(), m_ModelFiles.front(), contract, file);
+  }
   const std::string blend = GetParameterString("blend");
-  if (blend == "crop")
+  for (auto& contract : m_Contracts)
   {
-    contract.tiling.blend = otb::dl::Blend::Crop;
+    if (blend == "crop")
+    {
+      contract.tiling.blend = otb::dl::Blend::Crop;
+    }
+    else if (blend == "hann")
+    {
+      contract.tiling.blend = otb::dl::Blend::Hann;
+    }
   }
-  else if (blend == "hann")
-  {
-    contract.tiling.blend = otb::dl::Blend::Hann;
-  }
-  return contract;
+  return m_Contracts.front();
 }
 
-DLApplication::FilterType::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model)
+otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model)
 {
-  FilterType::Input input;
+  otb::dl::PatchMapFilter::Input input;
   input.model = model;
   auto* images = GetParameterImageList(key);
   const auto names = GetParameterStringList(key);
@@ -435,7 +452,7 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
 {
   std::vector<std::string> seen;
   std::string box, boxed;
-  const auto size = m_Filter->GetGrid().Image();
+  const auto job = m_Filter->GetJob();
   std::map<dev_t, double> needed; // bytes, of each disk
   for (const auto& key : keys)
   {
@@ -495,7 +512,9 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
       struct stat status = {};
       stat(folder.c_str(), &status);
       double& sum = needed[status.st_dev];
-      sum += static_cast<double>(size.Area()) * (type < 7 ? bytes[type] : 4);
+      const auto index = std::find(m_OutputKeys.begin(), m_OutputKeys.end(), key) - m_OutputKeys.begin();
+      const double bands = m_Filter->GetOutput(static_cast<unsigned int>(index))->GetNumberOfComponentsPerPixel();
+      sum += static_cast<double>(job.width) * static_cast<double>(job.height) * bands * (type < 7 ? bytes[type] : 4);
       if (sum > static_cast<double>(space.available))
       {
         std::ostringstream found, expected;
@@ -525,6 +544,7 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
     GDALSetCacheMax64(static_cast<GIntBig>(std::max<std::size_t>(ram / 8, std::size_t(4) << 20)));
   }
   m_Settings.keptBytes = ram / 8;
+  m_Settings.readBytes = ram / 8;
   m_Settings.threads = static_cast<int>(itk::MultiThreader::GetGlobalDefaultNumberOfThreads());
   std::error_code ec;
   m_Settings.spillDirectory = fs::temp_directory_path(ec).string();
@@ -543,39 +563,46 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
     }
   }
 
-  const auto grid = filter->GetGrid();
+  const auto job = filter->GetJob();
   otb::dl::RuntimeOptions options;
   options.device = GetParameterString("device");
   options.precision = GetParameterString("precision");
   options.batch = GetParameterInt("batch");
   if (options.batch < 0)
   {
-    throw Error(Complaint("batch", std::to_string(options.batch), "a number of patches, or 0", ""));
+    throw Error(Complaint("batch", std::to_string(options.batch), "a number of " + job.unit + ", or 0", ""));
   }
   options.threads = static_cast<int>(itk::MultiThreader::GetGlobalDefaultNumberOfThreads());
   options.memory = ram / 2;
-  options.patches = grid.Count();
+  options.samples = job.samples;
   options.warn = [this](const std::string& text) { otbAppLogWARNING(<< text); };
   m_Runtime = {};
-  auto predictor = otb::dl::LoadPredictor(GetParameterString("model"), contract, options, m_Runtime);
+  for (auto& member : m_Contracts)
+  {
+    member.tiling = contract.tiling;
+    for (std::size_t k = 0; k < member.inputs.size(); ++k)
+    {
+      member.inputs[k].steps = contract.inputs[k].steps;
+    }
+  }
+  auto predictor = otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, options, m_Runtime);
 
   otbAppLogINFO(<< "Device " << m_Runtime.device << " (" << m_Runtime.deviceReason << "), " << m_Runtime.precision << ", " << m_Runtime.threads
                 << " thread(s), " << m_Runtime.memoryFormat << ", LibTorch " << m_Runtime.torchVersion << " with " << m_Runtime.blas);
-  otbAppLogINFO(<< "Batch of " << m_Runtime.batch << " patches (" << m_Runtime.batchReason << "), " << m_Runtime.workers << " at a time");
+  otbAppLogINFO(<< "Batch of " << m_Runtime.batch << " " << job.unit << " (" << m_Runtime.batchReason << "), " << m_Runtime.workers << " at a time");
   for (const auto& warning : m_Runtime.warnings)
   {
     otbAppLogWARNING(<< warning);
   }
-  const auto image = grid.Image();
-  otbAppLogINFO(<< image.Width() << " x " << image.Height() << " pixels in " << grid.Columns() << " x " << grid.Rows() << " patches of " << grid.Patch() << ", "
-                << ToString(contract.tiling.blend) << " (step " << grid.Step() << ")"
-                << (m_Runtime.secondsPerPatch > 0. ? ", about " + Minutes(m_Runtime.secondsPerPatch * static_cast<double>(grid.Count())) + " of inference"
-                                                   : ""));
+  otbAppLogINFO(<< job.width << " x " << job.height << " pixels, " << job.description
+                << (m_Runtime.secondsPerSample > 0. ? ", about " + Minutes(m_Runtime.secondsPerSample * static_cast<double>(job.samples)) + " of inference"
+                                                    : ""));
   const auto megabytes = [](std::size_t bytes) { return static_cast<double>(bytes >> 10) / 1024.; };
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
-                << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerPatch * m_Runtime.batch * m_Runtime.workers) << ", patches kept up to "
-                << megabytes(ram / 8) << ", GDAL's cache up to " << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to "
-                << megabytes(ram / 4) << "; besides, the programs themselves take " << megabytes(ResidentBytes("VmRSS")));
+                << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerSample * m_Runtime.batch * m_Runtime.workers)
+                << (job.unit == "pixels" ? ", series read at once up to " : ", patches kept up to ") << megabytes(ram / 8) << ", GDAL's cache up to "
+                << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to " << megabytes(ram / 4)
+                << "; besides, the programs themselves take " << megabytes(ResidentBytes("VmRSS")));
 
   filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
   filter->SetSettings(m_Settings);
@@ -611,7 +638,7 @@ void DLApplication::OnProcess(const itk::EventObject& event)
       continue;
     }
     this->Divert(parameter, writer, key);
-    bytes += 2 * sizeof(float); // as made and as converted
+    bytes += 2 * sizeof(float) * parameter->GetImage()->GetNumberOfComponentsPerPixel(); // as made and as converted
     const auto settle = [&](auto* typed)
     {
       auto* helper = typed->GetFilenameHelper();
@@ -651,6 +678,8 @@ void DLApplication::OnProcess(const itk::EventObject& event)
   else if (multi && !strips)
   {
     const auto image = m_Filter->GetOutput(0)->GetLargestPossibleRegion();
+    const auto& imd = m_Filter->GetOutput(0)->GetImageMetadata();
+    const bool rows = side == 0 && tiles == 0 && imd.Has(MDNum::TileHintX) && imd[MDNum::TileHintX] >= static_cast<double>(image.GetSize(0));
     itk::ImageRegion<2> written = image;
     if (!m_Settings.window.Empty())
     {
@@ -667,7 +696,8 @@ void DLApplication::OnProcess(const itk::EventObject& event)
       wanted = side > 0 ? std::ceil(pixels / (static_cast<double>(side) * side)) : tiles;
     }
     const auto count = static_cast<unsigned int>(std::max(1., wanted));
-    const auto safe = SafeNumberOfTiles(image, written, count);
+    // Where the inputs lie in rows, rows are asked for.
+    const auto safe = rows ? 0 : SafeNumberOfTiles(image, written, count);
     if (safe > 0)
     {
       multi->SetNumberOfDivisionsTiledStreaming(safe);
@@ -698,7 +728,9 @@ void DLApplication::Divert(OutputImageParameter* parameter, itk::ProcessObject* 
   pending.final = name.first;
   pending.temporary = TemporaryName(name.first);
   pending.image = parameter->GetImage();
-  if (WithWriter(writer, [&](auto* typed) { typed->SetFileName(pending.temporary + name.second); }))
+  const std::string added = this->WriterOptions(key);
+  const std::string options = name.second + (name.second.empty() && !added.empty() ? "?" : "") + added;
+  if (WithWriter(writer, [&](auto* typed) { typed->SetFileName(pending.temporary + options); }))
   {
     m_Pending.push_back(pending);
   }
@@ -736,6 +768,7 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
     }
     for (const auto& p : m_Pending)
     {
+      this->FinishFile(p.key, p.temporary);
       this->GiveFinalName(p);
       done.push_back(p.final);
     }
@@ -756,6 +789,15 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
     otbAppLogINFO(<< "Wrote " << Join(done));
   }
   this->ReportRun();
+}
+
+std::string DLApplication::WriterOptions(const std::string& itkNotUsed(key)) const
+{
+  return "";
+}
+
+void DLApplication::FinishFile(const std::string& itkNotUsed(key), const std::string& itkNotUsed(path))
+{
 }
 
 /** Renames all files of a data set; those of an older one of that name go. */
@@ -874,9 +916,10 @@ void DLApplication::ReportRun()
   const auto s = m_Filter->GetStatistics();
   const double elapsed = Since(m_Start);
   const auto minimum = s.MinimumCalls(std::max(1, m_Runtime.batch));
-  otbAppLogINFO(<< "Patches: " << s.patchesInferred << " inferred, " << s.patchesEmpty << " without data skipped, " << s.patchesRepeated
+  const std::string unit = m_Filter->GetJob().unit == "pixels" ? "Pixels: " : "Patches: ";
+  otbAppLogINFO(<< unit << s.samplesInferred << " inferred, " << s.samplesEmpty << " without data skipped, " << s.samplesRepeated
                 << " inferred again; model calls: " << s.modelCalls << " (minimum " << minimum << ")"
-                << (s.patchesSpilled ? "; " + std::to_string(s.patchesSpilled) + " kept on disk for a while" : ""));
+                << (s.samplesSpilled ? "; " + std::to_string(s.samplesSpilled) + " kept on disk for a while" : ""));
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Time: " << elapsed << " s, of which model " << s.secondsModel << ", reading " << s.secondsReading
                 << ", packing " << s.secondsPacking << ", deciding " << s.secondsDeciding << "; peak memory " << (ResidentBytes("VmHWM") >> 20) << " MB");
   if (s.notFinite > 0)

@@ -39,7 +39,7 @@ public:
   itkTypeMacro(DLApplication, Application);
 
 protected:
-  using FilterType = otb::dl::PatchMapFilter;
+  using FilterType = otb::dl::MapFilter;
 
   DLApplication();
   ~DLApplication() override;
@@ -53,12 +53,19 @@ protected:
   /** Notes the file of an input that is not an image list: no output may take its name. */
   void NoteInput(const std::string& key);
 
-  /** Begins a run: forgets the one before. Reads the contract that the model parameters name, with -blend applied to its tiling. Logs what it says. */
-  otb::dl::ModelContract ReadModelContract();
+  /** The same, for a file by its extended name. */
+  void NoteInputFile(const std::string& name);
+
+  /** Begins a run: forgets the one before. Reads the contract that the model parameters name, with -blend applied to its tiling. Logs what it says.
+   * \param ensembles may -model be a list of models? Then the contract is that of the first, with which the others agree */
+  otb::dl::ModelContract ReadModelContract(bool ensembles = false);
+
+  /** Models of the ensemble, or the one. Valid after ReadModelContract(). */
+  std::size_t GetNumberOfMembers() const { return m_ModelFiles.size(); }
 
   /** One input of the filter from an image list parameter.
    * \throw Error when it holds no image */
-  FilterType::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model);
+  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model);
 
   /** Loads the model for a filter whose inputs, operator and tiling are set; divides -ram; logs both.
    * \param outputs keys of the output parameters, in the order of the filter's outputs */
@@ -66,6 +73,12 @@ protected:
 
   /** The last words of a run. Called once all outputs are written; may be extended. */
   virtual void ReportRun();
+
+  /** Last touch to a file that is written whole and closed, before it gets its final name. */
+  virtual void FinishFile(const std::string& key, const std::string& path);
+
+  /** Creation options (&gdal:co:...) that an output's file needs, beside those that the user gives. */
+  virtual std::string WriterOptions(const std::string& key) const;
 
   FilterType::Pointer m_Filter;
 
@@ -91,12 +104,14 @@ private:
   void Discard();
   void RestoreCache();
 
+  std::vector<std::string> m_ModelFiles;
+  std::vector<otb::dl::ModelContract> m_Contracts; ///< of the members of an ensemble
   std::vector<std::string> m_OutputKeys;
   std::vector<std::string> m_InputPaths; ///< of image lists, one spelling
   std::vector<Pending> m_Pending;
   itk::ProcessObject::Pointer m_Writer; ///< the one at work
   otb::dl::RuntimeReport m_Runtime;
-  otb::dl::PatchEngine::Settings m_Settings;
+  otb::dl::MapEngine::Settings m_Settings;
   std::chrono::steady_clock::time_point m_Start;
   std::chrono::steady_clock::time_point m_LastLine;
   int m_LastPercent = -1;

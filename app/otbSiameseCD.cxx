@@ -138,7 +138,7 @@ private:
                   << contract.temperature);
 
     auto filter = dl::PatchMapFilter::New();
-    std::vector<FilterType::Input> inputs;
+    std::vector<dl::PatchMapFilter::Input> inputs;
     for (const auto& input : contract.inputs)
     {
       inputs.push_back(MakeInput(input.date == 1 ? "in1" : "in2", input));

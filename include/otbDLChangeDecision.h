@@ -51,7 +51,7 @@ public:
   static float NoDataOf(Result result, int classes);
 
   int ScoreChannels() const override;
-  void Score(const std::vector<BatchView>& outputs, int n, int offset, int size, float* scores) const override;
+  void Score(const std::vector<BatchView>& outputs, int n, const Region& part, float* scores) const override;
   int ResultChannels() const override { return static_cast<int>(m_Wanted.size()); }
   const std::vector<float>& NoData() const override { return m_NoData; }
   void Decide(const float* scores, std::ptrdiff_t scoreStride, std::ptrdiff_t count, float* results, std::ptrdiff_t resultStride) const override;

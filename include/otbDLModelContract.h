@@ -36,6 +36,74 @@ enum class NoDataRule
   Any  ///< when one of them does
 };
 
+/** An axis of a tensor. */
+enum class Axis
+{
+  Batch,
+  Time,
+  Bands,
+  Height,
+  Width
+};
+
+/** Type of a tensor's elements, as the network wants them. */
+enum class ElementType
+{
+  Float32,
+  Int64,
+  UInt8,
+  Bool
+};
+
+/** How the time steps that a network sees come from the dates of a series. */
+struct TemporalSpec
+{
+  enum class Policy
+  {
+    Fixed, ///< exactly `length` steps
+    Max,   ///< up to `length`, padded to it
+    Any
+  };
+  enum class GapFill
+  {
+    None,
+    Linear, ///< between valid dates, at the series' own dates
+    Grid    ///< the same, at regular dates
+  };
+  Policy policy = Policy::Any;
+  int length = 0; ///< 0 when any
+  bool padAtStart = false;
+  float padValue = 0.f; ///< after scaling
+  GapFill gapFill = GapFill::None;
+  std::string gridStart; ///< YYYY-MM-DD, or MM-DD
+  std::string gridEnd;   ///< as gridStart; included
+  int gridStep = 0;      ///< days
+};
+
+/** How the dates of time steps are told to a network. */
+struct DateEncoding
+{
+  enum class Kind
+  {
+    DayOfYear, ///< 1..366
+    DaysSince, ///< a reference date
+    DaysSinceFirst,
+    MonthIndex, ///< 0..11
+    Index       ///< 0, 1, ...
+  };
+  Kind kind = Kind::DayOfYear;
+  std::string reference; ///< YYYY-MM-DD, for DaysSince
+  float padValue = 0.f;  ///< at padded steps
+};
+
+/** A band computed from two others of its input: (a - b) / (a + b), before scaling. */
+struct NormalisedDifference
+{
+  int band = 0; ///< index in the input's bands, as a and b
+  int a = 0;
+  int b = 0;
+};
+
 /** One argument of the network's forward(). */
 struct ModelInput
 {
@@ -47,6 +115,31 @@ struct ModelInput
   std::optional<double> noData;     ///< raw value used when the file declares none
   NoDataRule noDataRule = NoDataRule::All;
   float noDataFill = 0.f; ///< what the network sees at a no-data pixel, after scaling
+
+  std::vector<Axis> axes = {Axis::Batch, Axis::Bands, Axis::Height, Axis::Width};
+  ElementType type = ElementType::Float32;
+
+  // Series, and what goes with them.
+  std::vector<int> sensors;                  ///< sits: one a band, 1..4; 0: the static image; -1: derived
+  std::vector<NormalisedDifference> derived; ///< sits
+  TemporalSpec temporal;                     ///< sits
+  int of = -1;                               ///< dates, valid, month: index of their sits input
+  DateEncoding encoding;                     ///< dates
+  bool maskedIsOne = false;                  ///< valid
+  double minValid = 0.;                      ///< valid, by date, of patches: share of valid pixels that a valid date needs
+
+  /** Time steps that the network sees: `temporal.length`, or what the caller found out about the data when the policy is Any. Of dates and valid: that of
+   * their series. */
+  int steps = 0;
+
+  bool Has(Axis axis) const;
+};
+
+/** What one of the image lists of a series holds. */
+struct Sensor
+{
+  std::string name;
+  bool optional = false; ///< may be absent: its bands are masked then
 };
 
 /** One class of a semantic output, in the order of its channels. */
@@ -62,7 +155,7 @@ struct ModelOutput
 {
   std::string name;
   std::string role;
-  int channels = 0;
+  int channels = 0; ///< 0: any, of an `aux` output
   std::vector<ModelClass> classes;
 };
 
@@ -72,9 +165,18 @@ enum class Blend
   Hann  ///< average patches that overlap by half, weighted by a Hann window
 };
 
+/** What one sample of a batch is. */
+enum class SpatialUnit
+{
+  Patch,
+  Pixel ///< alone, or with a window around it
+};
+
 /** How a network wants to be tiled, in pixels. */
 struct Tiling
 {
+  SpatialUnit unit = SpatialUnit::Patch;
+  int window = 1; ///< unit Pixel: side of what the network sees around it, odd
   int patch = 0;
   int multiple = 1; ///< total stride of the network
   int halo = 0;     ///< radius of influence
@@ -97,6 +199,7 @@ struct ModelContract
   std::string version;            ///< of the contract format
   std::vector<ModelInput> inputs; ///< in the order of forward()'s arguments
   std::vector<ModelOutput> outputs;
+  std::vector<Sensor> sensors; ///< of series: il, il2, il3, il4
   Tiling tiling;
   double temperature = 1.;
   double threshold = .5;

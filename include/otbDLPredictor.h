@@ -18,7 +18,8 @@ namespace dl
 {
 
 /** \class BatchView
- * \brief A batch of patches in someone else's memory: element (n, c, y, x) is data[n * strideN + c * strideC + y * strideY + x * strideX].
+ * \brief A batch of patches, or of pixels, in someone else's memory: element (n, c, y, x) is data[n * strideN + c * strideC + y * strideY + x * strideX],
+ * that of time step t lies t * strideT further. An axis that the tensor has not got has the stride 0 and one element.
  * \ingroup OTBTorch
  */
 struct BatchView
@@ -29,6 +30,8 @@ struct BatchView
   std::ptrdiff_t strideC = 0;
   std::ptrdiff_t strideY = 0;
   std::ptrdiff_t strideX = 0;
+  int steps = 1; ///< of time
+  std::ptrdiff_t strideT = 0;
 
   float* At(std::ptrdiff_t n, std::ptrdiff_t c, std::ptrdiff_t y, std::ptrdiff_t x) const
   {
@@ -37,7 +40,7 @@ struct BatchView
 };
 
 /** \class Predictor
- * \brief A network behind a few calls. The shape of a batch never changes: batch x channels x patch x patch.
+ * \brief A network behind a few calls. The shape of a batch never changes.
  *
  * Not thread-safe: one caller, which fills Input(), calls Run(), reads Output().
  * What a slot of the batch gives must not depend on the other slots.
@@ -48,13 +51,13 @@ class Predictor
 public:
   virtual ~Predictor() = default;
 
-  /** Patches in a batch: slots to fill. */
+  /** Patches (or pixels) in a batch: slots to fill. */
   virtual int BatchSize() const = 0;
 
-  /** Patches that one forward of the network takes. A batch is one or several of them. */
+  /** Slots that one forward of the network takes. A batch is one or several of them. */
   virtual int CallSize() const = 0;
 
-  /** Memory of argument k of the network, to be filled with scaled values. */
+  /** Memory of argument k of the network, to be filled with scaled values. Integers and masks are given as float, and converted. */
   virtual BatchView Input(int k) = 0;
 
   /** Runs the network on the first `filled` slots: ceil(filled / CallSize()) forwards.
@@ -64,7 +67,7 @@ public:
   /** Number of outputs. */
   virtual int Outputs() const = 0;
 
-  /** Output k of the last Run(), of the input's height and width. Valid until the next one. */
+  /** Output k of the last Run(), of the input's height and width. Valid until the next one. Of an output that is not used (role aux): no data. */
   virtual BatchView Output(int k) = 0;
 };
 

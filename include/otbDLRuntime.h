@@ -26,10 +26,10 @@ struct RuntimeOptions
 {
   std::string device = "auto";    ///< auto, cpu, cuda, cuda:N
   std::string precision = "fp32"; ///< fp32, bf16, fp16
-  int batch = 0;                  ///< patches in one forward; 0: found by a short measurement
+  int batch = 0;                  ///< samples (patches or pixels) in one forward; 0: found by a short measurement
   int threads = 0;                ///< of the CPU; 0: as many as the machine has
   std::size_t memory = 0;         ///< bytes that tensors and activations may take; 0: no limit
-  std::int64_t patches = 0;       ///< in the whole job: how much measuring is worth; 0: unknown
+  std::int64_t samples = 0;       ///< in the whole job: how much measuring is worth; 0: unknown
   /// Told what happens during the run (the batch was halved for want of memory, say). May be empty.
   std::function<void(const std::string&)> warn;
 };
@@ -41,15 +41,15 @@ struct RuntimeReport
   std::string deviceReason; ///< why this one
   std::string precision;    ///< effective
   int threads = 0;          ///< effective
-  int batch = 0;            ///< patches in one forward
+  int batch = 0;            ///< samples in one forward
   int workers = 1;          ///< forwards side by side
   std::string batchReason;  ///< given, or what was measured
   std::string memoryFormat; ///< channels-last or contiguous
   std::string torchVersion;
   std::string blas;
-  std::size_t bytesPerPatch = 0; ///< peak of activations for one patch
-  std::size_t bytesBase = 0;     ///< weights
-  double secondsPerPatch = 0.;   ///< as measured; 0 when the batch was given
+  std::size_t bytesPerSample = 0; ///< peak of activations for one sample
+  std::size_t bytesBase = 0;      ///< weights
+  double secondsPerSample = 0.;   ///< as measured; 0 when the batch was given
   std::vector<std::string> warnings;
 };
 
@@ -62,6 +62,19 @@ ModelContract ReadContract(const std::string& modelFile, const std::string& cont
  * Batches of different sizes are only chosen between when they give the same bits.
  * \throw Error for a model that cannot be loaded or contradicts its contract */
 std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report);
+
+/** The files of an ensemble, if `modelFile` is a text file (.txt) that lists models: one a line, relative to its folder, # begins a comment. Else that file
+ * alone. \throw Error for a list that cannot be read, is empty, or names a file twice or one that does not exist */
+std::vector<std::string> ModelFiles(const std::string& modelFile);
+
+/** Checks that a member of an ensemble takes and gives the same as the first one: inputs with their bands, scaling and time, outputs with their classes,
+ * tiling, temperature. \throw Error that names the member and what differs */
+void CheckSameInterface(const ModelContract& first, const std::string& firstName, const ModelContract& member, const std::string& memberName);
+
+/** Loads the members of an ensemble to run side by side on the same inputs: outputs are those of the first, then those of the second, and so on.
+ * All take batches of the same size. The memory given is shared out between them. */
+std::unique_ptr<Predictor> LoadEnsemble(const std::vector<std::string>& modelFiles, const std::vector<ModelContract>& contracts, const RuntimeOptions& options,
+                                        RuntimeReport& report);
 
 } // namespace dl
 } // namespace otb

@@ -34,6 +34,66 @@ def _band_names(entry):
     return [b.get("name") if isinstance(b, dict) else b for b in entry.get("bands") or []]
 
 
+def _temporal_text(entry):
+    t = entry["otb:temporal"]
+    text = {"fixed": "{} steps", "max": "up to {} steps", "any": "any number of steps"}
+    text = text[t["policy"]].format(t.get("length"))
+    if t["policy"] == "max":
+        pad = _number(t.get("pad_value", 0))
+        text += f", padded with {pad} at the {t.get('pad_side', 'end')}"
+    if t["gapfill"] == "grid":
+        grid = t["grid"]
+        return f"{text}, on a grid from {grid['start']} to {grid['end']} every {grid['step']} days"
+    return text + {"none": ", gaps left", "linear": ", gaps filled linearly"}[t["gapfill"]]
+
+
+def _beside_text(entry):
+    """What an input that goes with a series says."""
+    words = []
+    if "otb:encoding" in entry:
+        encoding = entry["otb:encoding"]
+        words.append(encoding["kind"] + f" {encoding.get('reference', '')}".rstrip())
+    if "otb:polarity" in entry:
+        dims = entry["input"]["dim_order"]
+        by = "band" if "bands" in dims else "pixel" if "height" in dims else "date"
+        words.append(f"by {by}, 1 is {entry['otb:polarity']}")
+        if entry.get("otb:min_valid"):
+            words.append(f"dates of {_number(entry['otb:min_valid'])} valid pixels")
+    if "otb:of" in entry:
+        words.append(f"of {entry['otb:of']}")
+    return ", ".join(words)
+
+
+def _input_lines(entry, series):
+    date = f" date {entry['otb:date']}" if "otb:date" in entry else ""
+    lines = [
+        f"  input        {entry['name']}: {entry['otb:role']}{date}, {entry['input']['shape']}"
+    ]
+    if entry["otb:role"] in ("dates", "valid", "month", "latlon") and series:
+        beside = _beside_text(entry)
+        lines[0] += f", {entry['input']['data_type']}" + (f", {beside}" if beside else "")
+        return lines
+    lines[0] += f", bands {', '.join(_band_names(entry)) or '-'}"
+    for band in entry["bands"]:
+        if series and isinstance(band, dict) and "expression" in band:
+            a, b = band["expression"]
+            lines.append(f"    {band['name']:<10} ({a} - {b}) / ({a} + {b})")
+    if "otb:temporal" in entry:
+        lines.append(f"    sensor     {_sensor_text(entry)}")
+        lines.append(
+            f"    time       {' '.join(entry['input']['dim_order'])}: {_temporal_text(entry)}"
+        )
+    lines.append(f"    scaling    {_scaling_text(entry['value_scaling'])}")
+    if entry.get("otb:nodata") is not None or "otb:nodata_fill" in entry:
+        nodata = entry.get("otb:nodata")
+        lines.append(
+            f"    no-data    {'of the image' if nodata is None else _number(nodata)} "
+            f"({entry.get('otb:nodata_rule', 'all')} bands), "
+            f"seen as {_number(entry.get('otb:nodata_fill', 0))}"
+        )
+    return lines
+
+
 def _class_text(entry):
     return ", ".join(f"{c['value']} {c['name']}" for c in entry["classification:classes"])
 
@@ -59,6 +119,24 @@ def _archive_facts(path):
     return facts
 
 
+def _sensor_text(entry):
+    sensor = entry.get("otb:sensor", 1)
+    return ", ".join(map(str, sensor)) if isinstance(sensor, list) else str(sensor)
+
+
+def _tiling_text(tiling):
+    if tiling.get("unit") == "pixel":
+        window = tiling.get("window", 1)
+        around = f", from a window of {window} x {window}" if window > 1 else ""
+        return f"pixel by pixel{around}"
+    multiple, blend = tiling.get("multiple", 1), tiling.get("blend", "crop")
+    how = f"patch {tiling['patch']}, multiple {multiple}, halo {tiling['halo']}, {blend}"
+    if blend == "crop":
+        cut = contracts.ceil_to_multiple(tiling["halo"], multiple)
+        how += f" (keeps {tiling['patch'] - 2 * cut} x {tiling['patch'] - 2 * cut})"
+    return how
+
+
 def _summary(facts, read, violations):
     lines = [
         f"{facts['file']}: {facts['bytes']} bytes ({facts['weights_bytes']} of weights)",
@@ -70,42 +148,29 @@ def _summary(facts, read, violations):
     p = read.data["properties"]
     tiling, calibration = p["otb:tiling"], p.get("otb:calibration", {})
     provenance = p["otb:provenance"]
-    multiple = tiling.get("multiple", 1)
-    blend = tiling.get("blend", "crop")
-    how = f"patch {tiling['patch']}, multiple {multiple}, halo {tiling['halo']}, {blend}"
-    if blend == "crop":
-        cut = contracts.ceil_to_multiple(tiling["halo"], multiple)
-        how += f" (keeps {tiling['patch'] - 2 * cut} x {tiling['patch'] - 2 * cut})"
+    series = p["otb:task"] == contracts.TASK_SERIES
     lines += [
         f"  model        {p['mlm:name']} ({p['mlm:architecture']})",
         f"  task         {p['otb:task']}, contract {p['otb:version']}",
         f"  framework    {p.get('mlm:framework', '?')} {p.get('mlm:framework_version', '?')}",
     ]
+    for k, sensor in enumerate(p.get("otb:sensors", [])):
+        optional = " (optional)" if sensor.get("optional") else ""
+        lines.append(f"  sensor {k + 1}     {sensor['name']}{optional}")
     for entry in p["mlm:input"]:
-        date = f" date {entry['otb:date']}" if "otb:date" in entry else ""
-        lines.append(
-            f"  input        {entry['name']}: {entry['otb:role']}{date}, "
-            f"{entry['input']['shape']}, bands {', '.join(_band_names(entry)) or '-'}"
-        )
-        lines.append(f"    scaling    {_scaling_text(entry['value_scaling'])}")
-        if entry.get("otb:nodata") is not None or "otb:nodata_fill" in entry:
-            nodata = entry.get("otb:nodata")
-            lines.append(
-                f"    no-data    {'of the image' if nodata is None else _number(nodata)} "
-                f"({entry.get('otb:nodata_rule', 'all')} bands), "
-                f"seen as {_number(entry.get('otb:nodata_fill', 0))}"
-            )
+        lines += _input_lines(entry, series)
     for entry in p["mlm:output"]:
         classes = ": " + _class_text(entry) if entry.get("classification:classes") else ""
         lines.append(
             f"  output       {entry['name']}: {entry['otb:role']}, "
             f"{entry['result']['shape']}{classes}"
         )
+    temperature = f"temperature {_number(calibration.get('temperature', 1))}"
+    threshold = f", threshold {_number(calibration.get('threshold', 0.5))}"
     lines += [
-        f"  tiling       {how}",
+        f"  tiling       {_tiling_text(tiling)}",
         f"  augmentation {', '.join(tiling.get('tta', [])) or 'none'}",
-        f"  calibration  temperature {_number(calibration.get('temperature', 1))}, "
-        f"threshold {_number(calibration.get('threshold', 0.5))}",
+        f"  calibration  {temperature}{'' if series else threshold}",
         f"  trained on   {provenance['training_data']}"
         + (f", {_number(provenance['gsd_m'])} m" if "gsd_m" in provenance else ""),
         f"  license      {provenance['license']}",
@@ -180,6 +245,11 @@ def probe_halo(args):
         for violation in violations:
             print(violation, file=sys.stderr)
         return 1
+    if read.data["properties"]["otb:tiling"].get("unit") == "pixel":
+        from .probe import BY_PIXEL
+
+        print(json.dumps({"skipped": BY_PIXEL}) if args.json else f"{args.model}: {BY_PIXEL}")
+        return 0
     module = _load(args.model)
     from .probe import probe_halo as run
 
@@ -218,11 +288,17 @@ def _parser():
 
 def main(argv=None):
     args = _parser().parse_args(argv)
+    code = 141  # what a shell says of a program that SIGPIPE ended
     try:
-        return args.run(args)
+        code = args.run(args)
+        sys.stdout.flush()
     except ContractError as error:
         print(f"error: {error}", file=sys.stderr)
-        return 2
+        code = 2
+    except BrokenPipeError:
+        # The reader has what it wanted; Python would complain once more when it closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    return code
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ Nothing here imports torch. A contract is a plain ``dict``, as ``json.loads`` gi
 """
 
 import copy
+import datetime
 import functools
 import json
 import math
@@ -16,6 +17,8 @@ from collections import namedtuple
 
 VERSION = "1.0.0"
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
+TASK_SERIES = "time-series-classification"
+SPACE = ["height", "width"]
 IMAGE_DIMS = ["batch", "bands", "height", "width"]
 RESULT_DIMS = ["batch", "channel", "height", "width"]
 CHANGE_ROLES = ("change_logits", "change_probability", "transition_logits")
@@ -65,7 +68,8 @@ def _per_band(kind, **fields):
 
 
 def output(name, role, channels=None, classes=None):
-    """One entry of ``mlm:output`` without its shape, which ``change_detection`` fills.
+    """One entry of ``mlm:output`` without its shape, which ``change_detection`` and
+    ``time_series`` fill.
 
     ``classes`` is a list of ``(value, name)``, ``(value, name, "RRGGBB")`` or of dicts.
     ``channels`` follows from the role and the classes where it is not given.
@@ -157,20 +161,46 @@ def change_detection(
             "otb:nodata_fill": nodata_fill,
         }
 
-    def one_output(entry):
-        entry = copy.deepcopy(entry)
-        channels = entry.pop("channels", None)
-        if "result" not in entry and channels is not None:
-            entry["result"] = {
-                "shape": [-1, channels, patch, patch],
-                "dim_order": list(RESULT_DIMS),
-                "data_type": "float32",
-            }
-        return {"tasks": ["semantic-segmentation"], **entry}
+    return _item(
+        id,
+        "change-detection",
+        [one_input(1, scaling), one_input(2, scaling if scaling2 is None else scaling2)],
+        [_with_result(o, RESULT_DIMS, [patch, patch]) for o in outputs],
+        {"patch": patch, "multiple": multiple, "halo": halo, "blend": blend, "tta": list(tta)},
+        {"temperature": temperature, "threshold": threshold},
+        _provenance(license, training_data, gsd_m, recipe, authors, citation),
+        architecture=architecture,
+        mlm_task="semantic-segmentation",
+        bands=bands,
+    )
 
-    provenance = {"license": license, "training_data": training_data}
+
+def _with_result(entry, dims, space, mlm_task="semantic-segmentation"):
+    """An entry of ``output(...)`` with the shape of its tensor."""
+    entry = copy.deepcopy(entry)
+    channels = entry.pop("channels", None)
+    if "result" not in entry and channels is not None:
+        entry["result"] = {
+            "shape": [-1, channels] + list(space),
+            "dim_order": list(dims),
+            "data_type": "float32",
+        }
+    return {"tasks": [mlm_task], **entry}
+
+
+def _provenance(license, training_data, gsd_m, recipe, authors, citation):
     extra = dict(gsd_m=gsd_m, recipe=recipe, authors=authors, citation=citation)
-    provenance.update({k: v for k, v in extra.items() if v is not None})
+    return {
+        "license": license,
+        "training_data": training_data,
+        **{k: v for k, v in extra.items() if v is not None},
+    }
+
+
+def _item(
+    id, task, inputs, outputs, tiling, calibration, provenance, *, architecture, mlm_task, bands
+):
+    """The STAC item around what a builder made."""
     return {
         "stac_version": "1.1.0",
         "stac_extensions": [MLM_SCHEMA],
@@ -183,25 +213,16 @@ def change_detection(
             "end_datetime": "9999-12-31T23:59:59Z",
             "mlm:name": id,
             "mlm:architecture": architecture,
-            "mlm:tasks": ["semantic-segmentation"],
+            "mlm:tasks": [mlm_task],
             "mlm:framework": "PyTorch",
             "mlm:accelerator": None,
-            "mlm:input": [
-                one_input(1, scaling),
-                one_input(2, scaling if scaling2 is None else scaling2),
-            ],
-            "mlm:output": [one_output(o) for o in outputs],
+            "mlm:input": inputs,
+            "mlm:output": outputs,
             "otb:version": VERSION,
-            "otb:task": "change-detection",
-            "otb:method": {"forward": ["x1", "x2"]},
-            "otb:tiling": {
-                "patch": patch,
-                "multiple": multiple,
-                "halo": halo,
-                "blend": blend,
-                "tta": list(tta),
-            },
-            "otb:calibration": {"temperature": temperature, "threshold": threshold},
+            "otb:task": task,
+            "otb:method": {"forward": [e["name"] for e in inputs]},
+            "otb:tiling": tiling,
+            "otb:calibration": calibration,
             "otb:provenance": provenance,
         },
         "links": [],
@@ -215,6 +236,238 @@ def change_detection(
             }
         },
     }
+
+
+# The inputs of ``time_series``: entries of ``mlm:input`` whose axes and sizes it fills.
+
+
+def normalized_difference(name, a, b):
+    """A band of a ``series``: (a - b) / (a + b) of two others, before scaling."""
+    return {"name": name, "format": "normalized-difference", "expression": [a, b]}
+
+
+def series(
+    name,
+    bands,
+    scaling,
+    *,
+    steps=None,
+    policy=None,
+    gapfill=None,
+    grid=None,
+    pad_side="end",
+    pad_value=0.0,
+    sensor=1,
+    layout="BTC",
+    nodata=None,
+    nodata_rule="all",
+    nodata_fill=0.0,
+):
+    """An input of role ``sits``.
+
+    Args:
+        bands: names, or ``normalized_difference(...)``, in the order of the channels.
+        scaling: ``value_scaling``, as for ``change_detection``.
+        steps: number of time steps; that of the grid's dates where it is not given.
+        policy: ``fixed`` (exactly ``steps``), ``max`` (up to ``steps``, padded) or ``any``;
+            ``fixed`` where steps or a grid are given, else ``any``.
+        gapfill: ``none``, ``linear`` or ``grid``; ``grid`` where a grid is given, else it must be
+            said.
+        grid: ``(start, end, step in days)``, as ``YYYY-MM-DD`` or ``MM-DD``.
+        sensor: which image list brings the bands (1 to 4; 0: the static image), or a list with one
+            a band.
+        layout: ``BTC`` or ``BCT``: which of time and bands comes first. Height and width follow
+            where the network sees patches or windows.
+    """
+    if layout not in ("BTC", "BCT"):
+        raise ValueError(f"layout is BTC or BCT, not {layout!r}")
+    gapfill = gapfill or ("grid" if grid else None)
+    if gapfill is None:
+        raise ValueError(f"{name}: gapfill is needed: none, linear or grid")
+    policy = policy or ("fixed" if steps is not None or grid else "any")
+    if steps is None and grid and policy != "any":
+        counts = _grid_counts(*grid)
+        steps = counts[0] if counts else None
+    temporal = {"policy": policy, "gapfill": gapfill}
+    if steps is not None:
+        temporal["length"] = steps
+    if policy == "max":
+        temporal.update(pad_side=pad_side, pad_value=pad_value)
+    if grid:
+        temporal["grid"] = dict(zip(("start", "end", "step"), grid))
+    return {
+        "name": name,
+        "bands": [dict(b) if isinstance(b, dict) else b for b in bands],
+        "value_scaling": copy.deepcopy(scaling),
+        "resize_type": None,
+        "otb:role": "sits",
+        "otb:nodata": nodata,
+        "otb:nodata_rule": nodata_rule,
+        "otb:nodata_fill": nodata_fill,
+        "otb:sensor": sensor,
+        "otb:temporal": temporal,
+        "layout": layout,
+    }
+
+
+def _beside(name, role, of, data_type, **fields):
+    entry = {"name": name, "bands": [], "otb:role": role, "data_type": data_type}
+    if of is not None:
+        entry["otb:of"] = of
+    return {**entry, **fields}
+
+
+def dates(name, encoding="doy", *, of=None, reference=None, pad_value=0, data_type="float32"):
+    """An input of role ``dates``. ``of``: its series, where there are several."""
+    fields = {"kind": encoding, "pad_value": pad_value}
+    if reference is not None:
+        fields["reference"] = reference
+    return _beside(name, "dates", of, data_type, **{"otb:encoding": fields})
+
+
+def validity(name, polarity, *, granularity="date", of=None, min_valid=None, data_type="float32"):
+    """An input of role ``valid``: what is valid (or masked) by date, by pixel or by band.
+
+    ``polarity`` is what a 1 says: ``valid`` or ``masked``. ``granularity`` is ``date``, ``pixel``
+    or ``band``; ``of`` names its series, where there are several.
+    """
+    if granularity not in ("date", "pixel", "band"):
+        raise ValueError(f"granularity is date, pixel or band, not {granularity!r}")
+    fields = {"otb:polarity": polarity, "granularity": granularity}
+    if min_valid is not None:
+        fields["otb:min_valid"] = min_valid
+    return _beside(name, "valid", of, data_type, **fields)
+
+
+def month(name, *, of=None, data_type="int64"):
+    """An input of role ``month``: that of the first time step, 0 to 11."""
+    return _beside(name, "month", of, data_type)
+
+
+def latlon(name):
+    """An input of role ``latlon``: latitude and longitude in degrees."""
+    return _beside(name, "latlon", None, "float32")
+
+
+def static(name, bands, scaling, *, nodata=None, nodata_rule="all", nodata_fill=0.0):
+    """An input of role ``static``: bands of the image ``static``, an elevation perhaps."""
+    return {
+        "name": name,
+        "bands": list(bands),
+        "value_scaling": copy.deepcopy(scaling),
+        "resize_type": None,
+        "otb:role": "static",
+        "otb:nodata": nodata,
+        "otb:nodata_rule": nodata_rule,
+        "otb:nodata_fill": nodata_fill,
+    }
+
+
+def time_series(
+    id,
+    inputs,
+    *,
+    license,
+    training_data,
+    classes=None,
+    outputs=None,
+    window=1,
+    patch=None,
+    halo=None,
+    multiple=1,
+    blend="crop",
+    tta=(),
+    sensors=None,
+    temperature=1.0,
+    gsd_m=None,
+    architecture="unspecified",
+    recipe=None,
+    authors=None,
+    citation=None,
+):
+    """The contract of a classifier of time series, as a dict.
+
+    Args:
+        inputs: in the order of the arguments of ``forward``: ``series``, ``dates``, ``validity``,
+            ``month``, ``latlon``, ``static``.
+        classes: those of ``logits`` and ``probabilities``, as for ``output``; values are >= 1.
+        outputs: a list of ``output(...)``; logits where not given.
+        window: side of what the network sees around a pixel, odd; 1: the pixel alone.
+        patch, halo, multiple, blend, tta: for a network that labels whole patches, instead of
+            ``window``.
+        sensors: what the image lists hold: names, or ``(name, optional)``.
+
+    The result is not validated here: ``validate`` reports every violation, ``export`` refuses.
+    """
+    by_patch = patch is not None
+    space = [patch, patch] if by_patch else [window, window] if window != 1 else []
+    by_name = {e["name"]: e for e in inputs if e["otb:role"] == "sits"}
+
+    def one_input(entry):
+        entry = copy.deepcopy(entry)
+        role, of = entry["otb:role"], entry
+        if role in ("dates", "valid"):
+            alone = next(iter(by_name)) if len(by_name) == 1 else None
+            of = by_name.get(entry.get("otb:of", alone), {"layout": "BTC", "bands": []})
+        steps = of.get("otb:temporal", {}).get("length", -1)
+        sizes = {"T": ("time", steps), "C": ("bands", len(of["bands"])), "B": ("batch", -1)}
+        layout = {"dates": "BT", "month": "B", "latlon": "B", "static": "BC"}.get(role, "BT")
+        granularity = entry.pop("granularity", None)
+        if role == "sits" or granularity == "band":
+            layout = of["layout"]
+        if granularity == "band":
+            entry["bands"] = [b["name"] if isinstance(b, dict) else b for b in of["bands"]]
+        axes = [sizes[letter] for letter in layout]
+        if role == "latlon":
+            axes.append(("channel", 2))
+        if role in ("sits", "static") or granularity in ("pixel", "band"):
+            axes += zip(SPACE, space)
+        entry.pop("layout", None)
+        entry["input"] = {
+            "shape": [size for _, size in axes],
+            "dim_order": [name for name, _ in axes],
+            "data_type": entry.pop("data_type", "float32"),
+        }
+        return entry
+
+    def one_output(entry):
+        if entry.get("otb:role") in ("logits", "probabilities") and classes is not None:
+            if "classification:classes" not in entry:
+                entry = {**entry, **output(entry["name"], entry["otb:role"], classes=classes)}
+        return _with_result(
+            entry,
+            RESULT_DIMS if by_patch else RESULT_DIMS[:2],
+            space if by_patch else [],
+            mlm_task,
+        )
+
+    mlm_task = "semantic-segmentation" if by_patch else "classification"
+    if outputs is None:
+        outputs = [output("logits", "logits", classes=classes)]
+    if by_patch:
+        tiling = {"unit": "patch", "patch": patch, "halo": halo, "multiple": multiple}
+        tiling.update(blend=blend, tta=list(tta))
+    else:
+        tiling = {"unit": "pixel", "window": window}
+    bands = dict.fromkeys(b for e in inputs for b in e["bands"] if isinstance(b, str))
+    made = _item(
+        id,
+        TASK_SERIES,
+        [one_input(e) for e in inputs],
+        [one_output(o) for o in outputs],
+        tiling,
+        {"temperature": temperature},
+        _provenance(license, training_data, gsd_m, recipe, authors, citation),
+        architecture=architecture,
+        mlm_task=mlm_task,
+        bands=bands,
+    )
+    if sensors is not None:
+        made["properties"]["otb:sensors"] = [
+            {"name": s} if isinstance(s, str) else dict(zip(("name", "optional"), s))
+            for s in sensors
+        ]
+    return made
 
 
 # ---------------------------------------------------------------------------------------------
@@ -438,17 +691,28 @@ def _translate(error, found):
     elif rule == "pattern":
         message = f"{value} does not have the form {error.validator_value}"
     elif rule in ("minItems", "minLength"):
-        message = "empty"
+        few = isinstance(error.instance, list) and len(error.instance) > 0
+        message = f"{value} has fewer than {error.validator_value} entries" if few else "empty"
+    elif rule == "maxItems" and error.validator_value == 0:
+        message = f"{value} is given where there must be nothing"
+    elif rule == "maxItems":
+        message = f"{value} has more than {error.validator_value} entries"
     elif rule == "uniqueItems":
         message = f"{value} has repeated entries"
     elif rule == "minimum":
         message = f"{value} is below {error.validator_value}"
+    elif rule == "maximum":
+        message = f"{value} is above {error.validator_value}"
     elif rule == "exclusiveMinimum":
         message = f"{value} is not above {error.validator_value}"
     elif rule == "exclusiveMaximum":
         message = f"{value} is not below {error.validator_value}"
+    elif rule == "not" and path[-1:] == ["window"]:
+        message = f"{value} is not odd"
+    elif rule == "not" and path[-2:-1] == ["bands"]:
+        message = f"{value} is computed from others: only bands of sits can be"
     elif rule == "not":
-        message = f"{value} is not allowed"
+        message = f"{value} is not allowed" + (" for a series" if path[-1:] == ["otb:role"] else "")
     elif rule == "anyOf" and len(path) > 1 and path[-2] == "shape":
         message = f"{value} is neither -1 nor a positive size"
     else:
@@ -501,16 +765,18 @@ def _check_properties(p, found):
 
     inputs = [(i, e) for i, e in _entries(p, "mlm:input") if isinstance(e, dict)]
     outputs = [(i, e) for i, e in _entries(p, "mlm:output") if isinstance(e, dict)]
-    patch = _field(p, "otb:tiling", "patch")
-    patch = int(patch) if _is_int(patch) else None
+    view = _view(p.get("otb:tiling"))
 
     _check_names(inputs, "mlm:input", report)
     _check_names(outputs, "mlm:output", report)
     _check_tiling(p, report)
-    for i, entry in inputs:
-        _check_input(i, entry, patch, report)
-    for i, entry in outputs:
-        _check_output(i, entry, patch, report)
+    if p.get("otb:task") == TASK_SERIES:
+        _check_series(p, inputs, outputs, view, report)
+    else:
+        for i, entry in inputs:
+            _check_input(i, entry, view, report)
+        for i, entry in outputs:
+            _check_output(i, entry, view, report)
     if p.get("otb:task") == "change-detection":
         # Roles are counted only where each entry has one: the schema told of the others.
         if _roles_known(p, "mlm:input", "input"):
@@ -531,6 +797,31 @@ def _check_properties(p, found):
             )
 
 
+class _View(namedtuple("_View", "unit side space")):
+    """What a tiling says: ``unit``, the side of what the network sees, and whether the inputs of a
+    series have height and width; None where it does not say it rightly (the side of a patch is
+    kept even then).
+    """
+
+    __slots__ = ()
+
+    @property
+    def side_name(self):
+        return "window" if self.unit == "pixel" else "patch"
+
+
+def _view(tiling):
+    unit = tiling.get("unit", "patch") if isinstance(tiling, dict) else None
+    if unit == "patch":
+        patch = tiling.get("patch")
+        return _View("patch", int(patch) if _is_int(patch) else None, True)
+    if unit == "pixel":
+        window = tiling.get("window", 1)
+        good = _is_int(window) and 1 <= window <= 1000000 and window % 2 == 1
+        return _View("pixel", int(window), window > 1) if good else _View("pixel", None, None)
+    return _View(None, None, None)
+
+
 def _check_names(entries, field, report):
     seen = set()
     for i, entry in entries:
@@ -543,7 +834,7 @@ def _check_names(entries, field, report):
 
 def _check_tiling(p, report):
     tiling = p.get("otb:tiling")
-    if not isinstance(tiling, dict):
+    if not isinstance(tiling, dict) or tiling.get("unit", "patch") != "patch":
         return
     patch, halo = tiling.get("patch"), tiling.get("halo")
     multiple, blend = tiling.get("multiple", 1), tiling.get("blend", "crop")
@@ -574,27 +865,44 @@ def ceil_to_multiple(value, multiple):
     return -(-int(value) // int(multiple)) * int(multiple)
 
 
-def _check_shape(shape, wanted, patch, channels_name, report, *path):
-    """``[-1, wanted, H, W]`` with H, W = -1 or the patch; ``wanted`` is None where unknown."""
+def _check_shape(shape, dims, wanted, view, channels_name, report, *path):
+    """One size for each axis of ``dims``: the batch free, height and width free or as the tiling
+    says, ``wanted`` channels (None where unknown). Time is checked elsewhere."""
     if not isinstance(shape, list) or not all(_is_int(s) for s in shape):
         return
     shape = [int(s) for s in shape]
-    if len(shape) != 4:
-        report(f"{len(shape)} sizes are given, 4 are expected", *path)
+    if len(shape) != len(dims):
+        report(f"{len(shape)} sizes are given, {len(dims)} are expected", *path)
         return
-    if shape[0] != -1:
-        report(f"{shape[0]} is given, -1 is expected: the batch size is free", *path, 0)
-    if wanted is not None and shape[1] != wanted:
-        report(f"{shape[1]} is given, {wanted} is expected ({channels_name})", *path, 1)
-    elif wanted is None and shape[1] == -1:
-        report("the number of channels must be given", *path, 1)
-    for axis in (2, 3):
-        if patch is not None and shape[axis] > 0 and shape[axis] != patch:
-            report(f"{shape[axis]} is given, -1 or the patch ({patch}) is expected", *path, axis)
+    for axis, (dim, size) in enumerate(zip(dims, shape)):
+        if dim == "batch" and size != -1:
+            report(f"{size} is given, -1 is expected: the batch size is free", *path, axis)
+        elif dim in ("bands", "channel"):
+            if wanted is not None and size != wanted:
+                report(f"{size} is given, {wanted} is expected ({channels_name})", *path, axis)
+            elif wanted is None and size == -1:
+                report("the number of channels must be given", *path, axis)
+        elif dim in SPACE and view.side is not None and size > 0 and size != view.side:
+            report(
+                f"{size} is given, -1 or the {view.side_name} ({view.side}) is expected",
+                *path,
+                axis,
+            )
 
 
-def _check_input(i, entry, patch, report):
+def _check_input(i, entry, view, report):
     at = ("mlm:input", i)
+    count = _check_bands(entry, at, report)
+    if entry.get("otb:role") == "image":
+        shape = _field(entry, "input", "shape")
+        # Without bands there is a violation already: say nothing about the channels then.
+        wanted = count or (shape[1] if isinstance(shape, list) and len(shape) > 1 else None)
+        _check_shape(shape, IMAGE_DIMS, wanted, view, "one a band", report, *at, "input", "shape")
+    _check_scalings(entry, count, at, report)
+
+
+def _check_bands(entry, at, report):
+    """The number of bands, None where there is no list of them."""
     bands = entry.get("bands")
     count = len(bands) if isinstance(bands, list) else None
     if isinstance(bands, list):
@@ -602,11 +910,10 @@ def _check_input(i, entry, patch, report):
         for k, name in enumerate(names):
             if isinstance(name, str) and name in names[:k]:
                 report(f"{_short(name)} is listed twice", *at, "bands", k)
-    if entry.get("otb:role") == "image":
-        shape = _field(entry, "input", "shape")
-        # Without bands there is a violation already: say nothing about the channels then.
-        wanted = count or (shape[1] if isinstance(shape, list) and len(shape) > 1 else None)
-        _check_shape(shape, wanted, patch, "one a band", report, *at, "input", "shape")
+    return count
+
+
+def _check_scalings(entry, count, at, report):
     scalings = entry.get("value_scaling")
     if not isinstance(scalings, list):
         return
@@ -631,9 +938,11 @@ def _check_input(i, entry, patch, report):
                 )
 
 
-def _check_output(i, entry, patch, report):
-    at = ("mlm:output", i)
+def _check_output(i, entry, view, report):
+    dims = RESULT_DIMS
     role, classes = entry.get("otb:role"), entry.get("classification:classes")
+    at = ("mlm:output", i)
+    _check_classes(classes, at, report)
     shape = _field(entry, "result", "shape")
     wanted, why = None, ""
     if role == "change_probability":
@@ -644,7 +953,7 @@ def _check_output(i, entry, patch, report):
             wanted, why = 1 + count * count, f"no change, then {count} x {count} transitions"
         else:
             wanted, why = count, "one a class"
-    _check_shape(shape, wanted, patch, why, report, *at, "result", "shape")
+    _check_shape(shape, dims, wanted, view, why, report, *at, "result", "shape")
     if role == "change_logits" and isinstance(shape, list) and len(shape) == 4:
         if _is_int(shape[1]) and shape[1] not in (-1, 1, 2):
             report(
@@ -654,6 +963,9 @@ def _check_output(i, entry, patch, report):
                 "shape",
                 1,
             )
+
+
+def _check_classes(classes, at, report):
     for field in ("value", "name"):
         seen = []
         for k, item in enumerate(classes if isinstance(classes, list) else []):
@@ -717,3 +1029,318 @@ def _check_change_outputs(outputs, report):
                 sem["sem2_logits"][0],
                 "classification:classes",
             )
+
+
+# ---------------------------------------------------------------------------------------------
+# Time series
+
+_OF_SERIES = ("dates", "valid", "month")
+_SERIES_ROLES = ("sits", "static", "latlon") + _OF_SERIES
+
+
+def _check_series(p, inputs, outputs, view, report):
+    reports = functools.partial(_series_input, inputs=dict(inputs), view=view, report=report)
+    for i, entry in inputs:
+        reports(i, entry)
+    roles = [_field(e, "otb:role") for _, e in _entries(p, "mlm:input")]
+    known = _roles_known(p, "mlm:input", "input")
+    if known and "sits" not in roles:
+        report(f"{TASK_SERIES} needs an input of role sits", "mlm:input")
+    for role in ("latlon", "static"):
+        for i in [i for i, r in enumerate(roles) if r == role][1:]:
+            report(f"{role} is declared twice", "mlm:input", i, "otb:role")
+    _check_sensors(p, inputs, known, report)
+    seen = {}
+    for i, entry in outputs:
+        role = entry.get("otb:role")
+        _series_output(i, entry, view, report)
+        group = "classes" if role in ("logits", "probabilities") else role
+        if group in ("classes", "embedding"):
+            if group in seen:
+                report(f"{role} beside {seen[group]}: one is enough", "mlm:output", i, "otb:role")
+            seen.setdefault(group, role)
+    if _roles_known(p, "mlm:output", "output") and not seen:
+        if all(e.get("otb:role") == "aux" for _, e in outputs):
+            report("needs logits, probabilities or an embedding", "mlm:output")
+
+
+def _series_of(entry, inputs):
+    """(index, entry) of the series that an input belongs to, None where it cannot be told."""
+    found = [(i, e) for i, e in inputs.items() if e.get("otb:role") == "sits"]
+    if "otb:of" in entry:
+        found = [(i, e) for i, e in found if e.get("name") == entry["otb:of"]]
+        return found[0] if found else None
+    return found[0] if len(found) == 1 else None
+
+
+def _dims(entry, view):
+    """``dim_order`` of an input of a series, where it is one that its role may have."""
+    role, dims = entry.get("otb:role"), _field(entry, "input", "dim_order")
+    space = [SPACE] if view.space else [[]] if view.space is False else [SPACE, []]
+    with_time = (["batch", "time", "bands"], ["batch", "bands", "time"])
+    heads = {"sits": with_time, "valid": [["batch", "time"], *with_time]}
+    heads["static"] = [["batch", "bands"]]
+    allowed = [h + s for h in heads.get(role, []) for s in space]
+    if role in ("dates", "valid"):
+        allowed.append(["batch", "time"])
+    if role == "month":
+        allowed.append(["batch"])
+    if role == "latlon":
+        allowed.append(["batch", "channel"])
+    return dims if dims in allowed else None
+
+
+def _series_input(i, entry, inputs, view, report):
+    at = ("mlm:input", i)
+    role = entry.get("otb:role")
+    count = _check_bands(entry, at, report)
+    if role not in _SERIES_ROLES:
+        _check_scalings(entry, count, at, report)
+        return
+    dims = _dims(entry, view)
+    given = _field(entry, "input", "dim_order")
+    if dims is None and any(_dims(entry, _View(None, None, s)) for s in (True, False)):
+        where = "without" if view.space is False else "with"
+        report(f"{_short(given)} is given, for inputs {where} height, width", *at, *_DIM_ORDER)
+    wanted, why = count or None, "one a band"
+    if role == "latlon":
+        wanted, why = 2, "latitude, longitude"
+    if role in ("sits", "static"):
+        _check_scalings(entry, count, at, report)
+    steps = _steps(entry) if role == "sits" else None
+    if role in _OF_SERIES:
+        steps, wanted = _check_of(i, entry, dims, inputs, view, report)
+        why = "one a band of the series"
+    if dims:
+        shape = _field(entry, "input", "shape")
+        _check_shape(shape, dims, wanted, view, why, report, *at, "input", "shape")
+        if steps is not None and isinstance(shape, list) and len(shape) == len(dims):
+            for axis, (dim, size) in enumerate(zip(dims, shape)):
+                if dim == "time" and _is_int(size) and size != (steps or -1):
+                    text = f"{steps} is expected" if steps else "-1 is expected (policy any)"
+                    report(f"{int(size)} is given, {text}", *at, "input", "shape", axis)
+    if role == "sits":
+        _check_derived(entry, at, report)
+        _check_sensor(entry, at, report)
+        _check_temporal(entry.get("otb:temporal"), at + ("otb:temporal",), report)
+    if role == "dates":
+        _check_encoding(entry, at + ("otb:encoding",), report)
+    if role == "valid" and "otb:min_valid" in entry:
+        if view.unit == "pixel" or (dims and dims != ["batch", "time"]):
+            report("for masks of the dates of patches only", *at, "otb:min_valid")
+
+
+_DIM_ORDER = ("input", "dim_order")
+
+
+def _check_of(i, entry, dims, inputs, view, report):
+    """(number of steps, of bands) of the series that an input belongs to; None where unknown."""
+    at = ("mlm:input", i)
+    found = _series_of(entry, inputs)
+    names = [e.get("name") for e in inputs.values() if e.get("otb:role") == "sits"]
+    roles = [e.get("otb:role") for e in inputs.values()]
+    known = None not in names and all(r in _SERIES_ROLES for r in roles)
+    by_band = entry.get("otb:role") == "valid" and (dims is None or "bands" in dims)
+    if entry.get("otb:role") == "valid" and entry.get("bands") and not by_band:
+        report("given without the axis bands", *at, "bands")
+    if found is None and not known:  # told already
+        return None, None
+    if found is None:
+        if "otb:of" not in entry and len(names) > 1:
+            report(f"required: there are {len(names)} inputs of role sits", *at, "otb:of")
+        elif isinstance(entry.get("otb:of"), str) and entry["otb:of"] and names:
+            report(f"{_short(entry['otb:of'])} is not an input of role sits", *at, "otb:of")
+        return None, None
+    series_dims, bands = _dims(found[1], view), found[1].get("bands")
+    if by_band and dims and series_dims and dims != series_dims:
+        report(f"{_short(dims)} is given, {_short(series_dims)} is expected", *at, *_DIM_ORDER)
+    if by_band and dims and entry.get("bands") and _names(entry) != _names(found[1]):
+        report("neither empty nor the bands of the series", *at, "bands")
+    return _steps(found[1]), len(bands) if isinstance(bands, list) and bands else None
+
+
+def _names(entry):
+    bands = entry.get("bands")
+    bands = bands if isinstance(bands, list) else []
+    return [b.get("name") if isinstance(b, dict) else b for b in bands]
+
+
+def _steps(entry):
+    """Time steps that the network sees, 0 where they are free, None where they are not known."""
+    temporal = entry.get("otb:temporal")
+    policy, length = _field(temporal, "policy"), _field(temporal, "length")
+    if policy == "any":
+        return 0
+    good = policy in ("fixed", "max") and _is_int(length) and 1 <= length <= 1000000
+    return int(length) if good else None
+
+
+def _is_derived(band):
+    return isinstance(band, dict) and ("format" in band or "expression" in band)
+
+
+def _check_derived(entry, at, report):
+    bands = entry.get("bands")
+    for k, band in enumerate(bands if isinstance(bands, list) else []):
+        expression = band.get("expression") if _is_derived(band) else None
+        if not isinstance(expression, list) or len(expression) != 2:
+            continue
+        for j, name in enumerate(expression):
+            if not isinstance(name, str) or not name:
+                continue
+            other = [b for b, n in zip(bands, _names(entry)) if n == name]
+            if not other or _is_derived(other[0]):
+                text = f"{_short(name)} is not a band of this input, or computed itself"
+                report(text, *at, "bands", k, "expression", j)
+
+
+def _sensors(entry):
+    """The sensors of the bands that are not computed; None where that is not known."""
+    bands, sensor = entry.get("bands"), entry.get("otb:sensor", 1)
+    if not isinstance(bands, list) or not bands:
+        return None
+    if isinstance(sensor, list):
+        if len(sensor) != len(bands):
+            return None
+    else:
+        sensor = [sensor] * len(bands)
+    used = [s for s, b in zip(sensor, bands) if not _is_derived(b)]
+    return used if all(_is_int(s) and 0 <= s <= 4 for s in used) else None
+
+
+def _check_sensor(entry, at, report):
+    bands, sensor = entry.get("bands"), entry.get("otb:sensor", 1)
+    if isinstance(sensor, list) and isinstance(bands, list):
+        if len(sensor) != len(bands):
+            report(
+                f"{len(sensor)} sensors are given, one or {len(bands)} (one a band) are expected",
+                *at,
+                "otb:sensor",
+            )
+            return
+        for k, (number, band) in enumerate(zip(sensor, bands)):
+            if not _is_derived(band) and not (_is_int(number) and 0 <= number <= 4):
+                report(f"{_short(number)} is not an integer from 0 to 4", *at, "otb:sensor", k)
+    used = _sensors(entry)
+    if used is not None and not any(used):
+        report("no band of a series (sensors 1 to 4)", *at, "otb:sensor")
+
+
+def _check_sensors(p, inputs, known, report):
+    series = [(i, _sensors(e)) for i, e in inputs if e.get("otb:role") == "sits"]
+    by_index = dict(inputs)
+    used = {int(s) for _, sensors in series for s in sensors or [] if s}
+    if not known or not used or any(sensors is None for _, sensors in series):
+        return
+    listed = p.get("otb:sensors")
+    if "otb:sensors" not in p:
+        if used != set(range(1, max(used) + 1)):
+            report(f"required: of the sensors only {sorted(used)} are used", "otb:sensors")
+        return
+    if not isinstance(listed, list):
+        return
+    if listed and len(listed) < max(used):
+        report(f"{len(listed)} sensors are named, {max(used)} are used", "otb:sensors")
+    names = [_field(s, "name") for s in listed]
+    for k, name in enumerate(names):
+        if isinstance(name, str) and name in names[:k]:
+            report(f"{_short(name)} is used twice", "otb:sensors", k, "name")
+    masked = set()
+    for _, entry in inputs:
+        dims = _field(entry, "input", "dim_order")
+        if entry.get("otb:role") == "valid" and isinstance(dims, list) and "bands" in dims:
+            found = _series_of(entry, by_index)
+            if found:
+                masked.add(found[0])
+    for k, sensor in enumerate(listed):
+        if _field(sensor, "optional") is True:
+            if any(k + 1 in sensors and i not in masked for i, sensors in series):
+                text = "an input that it brings bands to has no valid input with its axes"
+                report(text, "otb:sensors", k, "optional")
+
+
+def _day(text):
+    """The date of a YYYY-MM-DD of the years 1900 to 2199, None if it is not one."""
+    if not isinstance(text, str) or not re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", text):
+        return None
+    try:
+        date = datetime.date.fromisoformat(text)
+    except ValueError:
+        return None
+    return date if 1900 <= date.year < 2200 else None
+
+
+def _grid_day(text):
+    """The same of a MM-DD too, in a year without 29 February."""
+    return _day("2001-" + text if isinstance(text, str) and len(text) == 5 else text)
+
+
+def _grid_counts(start, end, step):
+    """Fewest and most dates of a grid (of MM-DD: 29 February may be in it), None if it is wrong."""
+    first, last = _grid_day(start), _grid_day(end)
+    if first is None or last is None or len(start) != len(end) or not _is_int(step) or step < 1:
+        return None
+    yearly, days = len(start) == 5, (last - first).days
+    if days < 0:
+        if not yearly:
+            return None
+        days += 365
+    return days // int(step) + 1, (days + yearly) // int(step) + 1
+
+
+def _check_temporal(temporal, at, report):
+    grid = _field(temporal, "grid")
+    if not isinstance(grid, dict):
+        return
+    start, end = grid.get("start"), grid.get("end")
+    shaped = re.compile("([0-9]{4}-)?[0-9]{2}-[0-9]{2}")
+    for key in ("start", "end"):
+        text = grid.get(key)
+        if isinstance(text, str) and shaped.match(text) and _grid_day(text) is None:
+            report(f"{_short(text)} is not a date of 1900 to 2199, or of any year", *at, "grid", key)
+    first, last = _grid_day(start), _grid_day(end)
+    if first is None or last is None:
+        return
+    if len(start) != len(end):
+        report(f"{_short(end)} does not have the form of start, {start}", *at, "grid", "end")
+    elif last < first and len(start) == 10:
+        report(f"{_short(end)} lies before start, {start}", *at, "grid", "end")
+    steps, counts = _steps({"otb:temporal": temporal}), _grid_counts(start, end, grid.get("step"))
+    if steps and counts:
+        fixed = temporal["policy"] == "fixed"
+        if counts[0] > steps or (fixed and counts[1] < steps):
+            least = "" if fixed else "at least "
+            report(
+                f"{steps} is given, {least}{counts[0]} (dates of the grid) expected", *at, "length"
+            )
+
+
+def _check_encoding(entry, at, report):
+    encoding = entry.get("otb:encoding")
+    reference, pad = _field(encoding, "reference"), _field(encoding, "pad_value")
+    if isinstance(reference, str) and re.match("[0-9]{4}-[0-9]{2}-[0-9]{2}$", reference):
+        if _day(reference) is None:
+            report(f"{_short(reference)} is not a date of 1900 to 2199", *at, "reference")
+    if _field(entry, "input", "data_type") == "int64" and _is_number(pad) and not _is_int(pad):
+        report(f"{pad:g} is not an integer, as the data_type is", *at, "pad_value")
+
+
+def _series_output(i, entry, view, report):
+    at = ("mlm:output", i)
+    role, classes = entry.get("otb:role"), entry.get("classification:classes")
+    _check_classes(classes, at, report)
+    if role == "aux":
+        return
+    dims = _field(entry, "result", "dim_order")
+    wanted = {"patch": [RESULT_DIMS], "pixel": [RESULT_DIMS[:2]]}
+    wanted = wanted.get(view.unit, [RESULT_DIMS, RESULT_DIMS[:2]])
+    if dims in (RESULT_DIMS, RESULT_DIMS[:2]) and dims not in wanted:
+        report(
+            f"{_short(dims)} is given, {_short(wanted[0])} is expected", *at, "result", "dim_order"
+        )
+    if dims in wanted:
+        count = len(classes) if role in CLASS_ROLES and isinstance(classes, list) else 0
+        shape = _field(entry, "result", "shape")
+        _check_shape(
+            shape, dims, count or None, view, "one a class", report, *at, "result", "shape"
+        )

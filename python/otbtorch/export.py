@@ -39,8 +39,9 @@ class ExportReport:
 
     ``method`` is "script" or "trace"; ``scripting_error`` says why scripting failed in the second
     case. ``max_difference`` is the largest difference from the eager network over all checks, in
-    the units of the outputs, ``frozen_difference`` that of the frozen network. ``sizes``
-    and ``batches`` are those that were checked.
+    the units of the outputs, ``frozen_difference`` that of the frozen network. ``sizes`` (of
+    patches or windows), ``batches`` and ``steps`` (of series, where they are free) are those that
+    were checked.
     """
 
     path: str
@@ -51,6 +52,7 @@ class ExportReport:
     frozen_difference: float = 0.0
     sizes: List[int] = field(default_factory=list)
     batches: List[int] = field(default_factory=list)
+    steps: List[int] = field(default_factory=list)
     fixed_size: Optional[str] = None
     warnings: List[str] = field(default_factory=list)
     bytes: int = 0
@@ -64,6 +66,8 @@ class ExportReport:
             f"  max |exported - eager| {self.max_difference:.3g}, "
             f"frozen {self.frozen_difference:.3g}",
         ]
+        if self.steps:
+            lines.insert(3, f"  steps checked   {', '.join(map(str, self.steps))}")
         if self.scripting_error:
             lines.append(f"  scripting failed: {self.scripting_error}")
         if self.fixed_size:
@@ -87,27 +91,172 @@ def forward_inputs(contract):
     return [by_name[name] for name in order]
 
 
-def make_inputs(contract, batch, size, generator=None, dtype=torch.float32):
-    """Arguments for ``forward``: standard normal, or zeros without a ``generator``.
+def _of_series(contract):
+    return contract["properties"].get("otb:task") == contracts.TASK_SERIES
+
+
+def _dropped(contract, output):
+    return _of_series(contract) and output["otb:role"] == "aux"
+
+
+def by_pixel(contract):
+    """Whether the network labels one pixel at a time (``unit`` of the tiling)."""
+    return contract["properties"]["otb:tiling"].get("unit", "patch") == "pixel"
+
+
+def side(contract):
+    """Side of what the network sees: the patch, or the window around a pixel."""
+    tiling = contract["properties"]["otb:tiling"]
+    return tiling.get("window", 1) if by_pixel(contract) else tiling["patch"]
+
+
+# Time steps of series that take any number of them: of the first trials, and of others.
+STEPS = (12, 19)
+
+
+def make_inputs(contract, batch, size, generator=None, dtype=torch.float32, steps=0, gaps=False):
+    """Arguments for ``forward``: random, or zeros without a ``generator``.
 
     Free sizes become ``batch`` (first), ``size`` (height, width, and those that equal the patch),
-    and 6 for any other (dates of a series).
+    and ``steps`` (time; 12 where it is 0). Images, series and static bands are standard normal;
+    dates, months, places and masks are such as a series may have.
+
+    Args:
+        gaps: whether series also have, from the second sample of the batch on, padded steps
+            (where they may be padded) and, in the last, no image at all of an optional sensor.
     """
-    arrays = []
-    patch = contract["properties"]["otb:tiling"]["patch"]
-    for entry in forward_inputs(contract):
+    entries = forward_inputs(contract)
+    patch, steps = side(contract), steps or STEPS[0]
+    shapes = []
+    for entry in entries:
         spec, shape = entry["input"], []
         for axis, (n, dim) in enumerate(zip(spec["shape"], spec["dim_order"])):
             if axis == 0:
                 n = batch
             elif dim in ("height", "width") and n in (-1, patch):
                 n = size
+            elif dim == "time" and n == -1:
+                n = steps
             shape.append(6 if n == -1 else int(n))
+        shapes.append(shape)
+    if not _of_series(contract):
         if generator is None:
-            arrays.append(torch.zeros(shape, dtype=dtype))
-        else:
-            arrays.append(torch.randn(shape, generator=generator, dtype=dtype))
-    return tuple(arrays)
+            return tuple(torch.zeros(shape, dtype=dtype) for shape in shapes)
+        return tuple(torch.randn(shape, generator=generator, dtype=dtype) for shape in shapes)
+    kinds = {**_TYPES, "float32": dtype}
+    types = [kinds[e["input"]["data_type"]] for e in entries]
+    if generator is None:
+        return tuple(torch.zeros(shape, dtype=t) for shape, t in zip(shapes, types))
+    sampler = _SeriesSampler(contract, entries, shapes, generator, gaps)
+    return tuple(sampler.draw(k).to(t) for k, t in enumerate(types))
+
+
+_TYPES = {"int64": torch.int64, "uint8": torch.uint8, "bool": torch.bool}
+
+
+class _SeriesSampler:
+    """Random inputs of a series that agree with each other: padding is masked, and so on."""
+
+    def __init__(self, contract, entries, shapes, generator, gaps):
+        self.entries, self.shapes, self.generator = entries, shapes, generator
+        self.series = [k for k, e in enumerate(entries) if e["otb:role"] == "sits"]
+        sensors = contract["properties"].get("otb:sensors", [])
+        self.optional = {k + 1 for k, s in enumerate(sensors) if s.get("optional")}
+        self.gaps = gaps
+        self.padded = {k: self._padding(k) for k in self.series}
+
+    def draw(self, k):
+        """Input ``k``, in double precision."""
+        role = self.entries[k]["otb:role"]
+        if role in ("sits", "static"):
+            x = torch.randn(self.shapes[k], generator=self.generator, dtype=torch.float64)
+            return self._pad(k, x) if role == "sits" else x
+        return getattr(self, "_" + role)(k)
+
+    def _of(self, k):
+        name = self.entries[k].get("otb:of")
+        found = [s for s in self.series if name in (None, self.entries[s]["name"])]
+        return found[0]
+
+    def _uniform(self, *shape):
+        return torch.rand(shape, generator=self.generator, dtype=torch.float64)
+
+    def _padding(self, k):
+        """[batch, time]: the padded steps of series ``k``."""
+        entry, shape = self.entries[k], self.shapes[k]
+        temporal = entry["otb:temporal"]
+        batch, steps = shape[0], shape[entry["input"]["dim_order"].index("time")]
+        used = torch.full((batch, 1), steps)
+        if self.gaps and temporal["policy"] == "max":
+            used = 1 + (self._uniform(batch, 1) * steps).long().clamp(max=steps - 1)
+            used[0] = steps
+        index = torch.arange(steps)[None, :]
+        if temporal.get("pad_side", "end") == "start":
+            index = index.flip(1)
+        return index >= used
+
+    def _along(self, k, mask):
+        """[batch, time] in the axes of input ``k``."""
+        dims = self.entries[k]["input"]["dim_order"]
+        sizes = {"batch": mask.shape[0], "time": mask.shape[1]}
+        return mask.reshape([sizes.get(d, 1) for d in dims])
+
+    def _absent(self, k):
+        """Indices of the bands of series ``k`` that an optional sensor brings."""
+        entry = self.entries[k]
+        sensor, count = entry.get("otb:sensor", 1), len(entry["bands"])
+        sensor = sensor if isinstance(sensor, list) else [sensor] * count
+        names = [b["name"] if isinstance(b, dict) else b for b in entry["bands"]]
+        of = {n: {s} for n, s in zip(names, sensor)}
+        for band in entry["bands"]:
+            if isinstance(band, dict) and "expression" in band:
+                of[band["name"]] = set().union(*(of[n] for n in band["expression"]))
+        return [i for i, n in enumerate(names) if of[n] & self.optional]
+
+    def _pad(self, k, x):
+        entry = self.entries[k]
+        absent = self._absent(k) if self.gaps and len(x) > 1 else []
+        if absent:
+            x = x.movedim(entry["input"]["dim_order"].index("bands"), 1)
+            x[-1, absent] = float(entry.get("otb:nodata_fill", 0))
+            x = x.movedim(1, entry["input"]["dim_order"].index("bands"))
+        value = float(entry["otb:temporal"].get("pad_value", 0))
+        return x.masked_fill(self._along(k, self.padded[k]), value)
+
+    def _dates(self, k):
+        encoding = self.entries[k]["otb:encoding"]
+        padded = self.padded[self._of(k)]
+        batch, steps = padded.shape
+        first = {"doy": 1, "days_since": int(1000 * self._uniform(1))}.get(encoding["kind"], 0)
+        step = max(1, 360 // steps)
+        dates = first + step * torch.arange(steps).expand(batch, steps).double()
+        if encoding["kind"] == "doy":
+            dates = (dates - 1) % 366 + 1
+        if encoding["kind"] == "month_index":
+            dates = (dates // 30) % 12
+        if encoding["kind"] == "index":
+            dates = torch.arange(steps).expand(batch, steps).double()
+        return dates.masked_fill(padded, float(encoding.get("pad_value", 0)))
+
+    def _valid(self, k):
+        entry, of = self.entries[k], self._of(k)
+        valid = self._uniform(*self.shapes[k]) < 0.8
+        dims = entry["input"]["dim_order"]
+        # One valid date for each pixel: others are no-data on the map.
+        time = dims.index("time")
+        first = (~self.padded[of]).long().argmax(1)
+        for sample, step in enumerate(first):
+            valid[sample].select(time - 1, int(step))[...] = True
+        if "bands" in dims and self.gaps and len(valid) > 1:
+            valid.movedim(dims.index("bands"), 1)[-1, self._absent(of)] = False
+        valid &= ~self._along(k, self.padded[of])
+        return (valid if entry["otb:polarity"] == "valid" else ~valid).double()
+
+    def _month(self, k):
+        return (12 * self._uniform(*self.shapes[k])).floor()
+
+    def _latlon(self, k):
+        return (2 * self._uniform(*self.shapes[k]) - 1) * torch.tensor([60.0, 180.0]).double()
 
 
 def named_outputs(contract, returned):
@@ -143,9 +292,9 @@ def dry_run(module, contract, batch=2, size=None):
     """Runs the network on zeros and compares it with a *valid* contract.
 
     Returns the list of violations: number, types, channels and sizes of the outputs. ``size`` is
-    the patch where it is not given.
+    the patch or the window where it is not given.
     """
-    size = size or contract["properties"]["otb:tiling"]["patch"]
+    size = size or side(contract)
     inputs = make_inputs(contract, batch, size)
     try:
         with torch.no_grad():
@@ -166,6 +315,8 @@ def dry_run(module, contract, batch=2, size=None):
 
 def _check_outputs(contract, outputs, batch, size):
     found = []
+    if _of_series(contract):
+        return _check_series_outputs(contract, outputs, batch, size)
     for i, (entry, tensor) in enumerate(zip(contract["properties"]["mlm:output"], outputs)):
         where = pointer("properties", "mlm:output", i, "result")
         name, shape = entry["name"], entry.get("result", {}).get("shape")
@@ -178,6 +329,25 @@ def _check_outputs(contract, outputs, batch, size):
         if shape and len(shape) != 4:
             continue
         if len(got) != 4 or any(w not in (-1, g) for w, g in zip(wanted, got)):
+            found.append(
+                Violation(where + "/shape", f"{name} comes out as {got}, {wanted} is declared")
+            )
+    return found
+
+
+def _check_series_outputs(contract, outputs, batch, size):
+    found = []
+    for i, (entry, tensor) in enumerate(zip(contract["properties"]["mlm:output"], outputs)):
+        if entry["otb:role"] == "aux":
+            continue  # may be anything: it is dropped
+        where = pointer("properties", "mlm:output", i, "result")
+        name, got = entry["name"], list(tensor.shape)
+        if tensor.dtype != torch.float32:
+            found.append(
+                Violation(where + "/data_type", f"{name} comes out as {tensor.dtype}, not float32")
+            )
+        wanted = [batch, entry["result"]["shape"][1]] + ([] if by_pixel(contract) else [size] * 2)
+        if got != wanted:
             found.append(
                 Violation(where + "/shape", f"{name} comes out as {got}, {wanted} is declared")
             )
@@ -283,6 +453,21 @@ def _sizes(tiling):
     return patch, patch + step
 
 
+def _trials(contract):
+    """What is tried, as (size, batch, steps): steps are those of series that take any number."""
+    free = any(
+        e.get("otb:temporal", {}).get("policy") == "any"
+        for e in contract["properties"]["mlm:input"]
+    )
+    steps = STEPS if _of_series(contract) and free else (0, 0)
+    if by_pixel(contract):
+        window = side(contract)
+        return [(window, 2, steps[0]), (window, 1, steps[1]), (window, 5, steps[1])]
+    patch, other = _sizes(contract["properties"]["otb:tiling"])
+    trials = [(patch, 2, steps[0]), (patch, 1, steps[1]), (patch, 5, steps[0])]
+    return trials + [(other, 1, steps[1]), (other, 2, steps[0])]
+
+
 def _compare(module, scripted, frozen, contract, atol, generator, report, problems):
     """Scripted and frozen against eager over batches and sizes."""
     baked = (
@@ -291,10 +476,10 @@ def _compare(module, scripted, frozen, contract, atol, generator, report, proble
         if report.method == "trace"
         else "the scripted network does not follow the eager one"
     )
-    patch, other = _sizes(contract["properties"]["otb:tiling"])
-    for size, batch in ((patch, 2), (patch, 1), (patch, 5), (other, 1), (other, 2)):
-        where = f"batch {batch}, {size} x {size}"
-        inputs = make_inputs(contract, batch, size, generator)
+    patch = side(contract)
+    for size, batch, steps in _trials(contract):
+        where = f"batch {batch}, {size} x {size}" + (f", {steps} steps" if steps else "")
+        inputs = make_inputs(contract, batch, size, generator, steps=steps, gaps=True)
         try:
             reference = named_outputs(contract, _eager(module, inputs))
         except Exception as error:
@@ -308,8 +493,11 @@ def _compare(module, scripted, frozen, contract, atol, generator, report, proble
             report.fixed_size = f"at {size} x {size}, {found[0].message}"
             return
         for tensor, entry in zip(reference, contract["properties"]["mlm:output"]):
-            if not torch.isfinite(tensor).all():
-                problems.append(f"{where}: {entry['name']} is not finite on standard normal inputs")
+            if not torch.isfinite(tensor).all() and not _dropped(contract, entry):
+                told = " (or padded steps, or masks of all)" if _of_series(contract) else ""
+                problems.append(
+                    f"{where}: {entry['name']} is not finite on standard normal inputs{told}"
+                )
         magnitude = max(
             (float(t[torch.isfinite(t)].abs().max()) for t in reference if torch.isfinite(t).any()),
             default=0.0,
@@ -337,6 +525,7 @@ def _compare(module, scripted, frozen, contract, atol, generator, report, proble
                 report.max_difference = max(report.max_difference, gap)
         report.sizes = sorted(set(report.sizes) | {size})
         report.batches = sorted(set(report.batches) | {batch})
+        report.steps = sorted(set(report.steps) | ({steps} if steps else set()))
 
 
 def _complete(contract, module, path, problems):
@@ -359,8 +548,7 @@ def _complete(contract, module, path, problems):
     if not incomplete:
         return contract
     try:
-        patch = p["otb:tiling"]["patch"]
-        outputs = named_outputs(contract, _eager(module, make_inputs(contract, 1, patch)))
+        outputs = named_outputs(contract, _eager(module, make_inputs(contract, 1, side(contract))))
     except Exception as error:
         problems.append(f"result shapes could not be filled in: {reason_of(error)}")
         return contract
@@ -368,7 +556,9 @@ def _complete(contract, module, path, problems):
         if any(entry is e for e in incomplete):
             result = entry["result"] if isinstance(entry.get("result"), dict) else {}
             result["shape"] = [-1] + list(tensor.shape[1:])
-            result.setdefault("dim_order", list(contracts.RESULT_DIMS))
+            dims = contracts.RESULT_DIMS[: tensor.dim() if _of_series(contract) else None]
+            dims = dims + [f"axis_{k}" for k in range(len(dims), tensor.dim())]
+            result.setdefault("dim_order", dims)
             result.setdefault("data_type", "float32")
             entry["result"] = result
     return contract
@@ -399,11 +589,10 @@ def check(module, contract, path="", example=None, atol=1e-5):
     if violations:
         raise ExportError(problems)  # the network cannot be called without a valid contract
 
-    patch = contract["properties"]["otb:tiling"]["patch"]
     mismatches = dry_run(module, contract)
     problems += mismatches
     if example is None:
-        example = make_inputs(contract, 2, patch, generator)
+        example = make_inputs(contract, 2, side(contract), generator)
     elif isinstance(example, torch.Tensor):
         example = (example,)
     # Where eager cannot be run there is nothing to trace nor to compare with.
@@ -435,15 +624,15 @@ def export(module, contract, path, example=None, atol=1e-5):
     """Writes a network as TorchScript with its contract in it, if and only if all is right.
 
     The network is put in ``eval`` and left there. It is scripted, or traced where scripting fails;
-    the result must agree with it on random inputs, at the contract's patch and at another size, for
-    batches of 1, 2 and 5, frozen and not; its parameters must be finite; its outputs must be those
-    that the contract declares; the contract must be valid. Missing result shapes and framework
-    version are filled in.
+    the result must agree with it on random inputs, at the contract's patch and at another size (of
+    series of any length: at two lengths), for batches of 1, 2 and 5, frozen and not; its
+    parameters must be finite; its outputs must be those that the contract declares; the contract
+    must be valid. Missing result shapes and framework version are filled in.
 
     Args:
         module: a network on the CPU in float32 that returns a tensor, a tuple or list of tensors,
             or a dictionary of tensors keyed by the names of the outputs.
-        contract: a dict (see ``change_detection``); it is not modified.
+        contract: a dict (see ``change_detection``, ``time_series``); it is not modified.
         path: the file to write, replaced atomically.
         example: arguments of ``forward`` for tracing; random ones where not given.
         atol: largest difference allowed between the eager and the exported network, relative to

@@ -22,11 +22,12 @@ from typing import List, Optional
 
 import torch
 
-from .contract import ceil_to_multiple
-from .export import make_inputs, named_outputs, reason_of
+from .contract import TASK_SERIES, ceil_to_multiple
+from .export import by_pixel, forward_inputs, make_inputs, named_outputs, reason_of
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
-# Pixels of one batch: bounds the memory of the gradients.
+BY_PIXEL = "the network labels pixel by pixel: there are no patches to crop, and no halo to measure"
+# Pixels of one batch, of some ten bands: bounds the memory of the gradients.
 _PIXEL_BUDGET = 1 << 19
 
 
@@ -89,8 +90,12 @@ def probe_halo(model, contract, n=8, seed=0):
     Returns:
         HaloReport.
     Raises:
+        ValueError: the network labels single pixels, from windows of a declared side: no patches
+            are cut, and there is no halo.
         RuntimeError: the network cannot be run on the patch of its contract.
     """
+    if by_pixel(contract):
+        raise ValueError(BY_PIXEL)
     tiling = contract["properties"]["otb:tiling"]
     patch, multiple = tiling["patch"], tiling.get("multiple", 1)
     probe = _Probe(model, contract, seed)
@@ -206,8 +211,14 @@ class _Probe:
     """A private copy of the network, in double precision if it runs in it, and its inputs."""
 
     def __init__(self, model, contract, seed):
-        self.contract = contract
+        self.contract, p = contract, contract["properties"]
         self.generator = torch.Generator().manual_seed(seed)
+        entries = forward_inputs(contract)
+        self.masks = [e["otb:role"] == "valid" for e in entries]
+        self.kept = [
+            p["otb:task"] != TASK_SERIES or e["otb:role"] != "aux" for e in p["mlm:output"]
+        ]
+        self.planes = sum(math.prod(n for n in e["input"]["shape"][1:-2] if n > 0) for e in entries)
         self.dtype, self.tolerance = torch.float64, 1e-9
         self.model = _copy(model).double().eval()
         patch = contract["properties"]["otb:tiling"]["patch"]
@@ -234,10 +245,11 @@ class _Probe:
     def run(self, inputs):
         # The optimising executor would recompile for each new shape.
         with torch.jit.optimized_execution(False):
-            return named_outputs(self.contract, self.model(*inputs))
+            outputs = named_outputs(self.contract, self.model(*inputs))
+        return [y for y, kept in zip(outputs, self.kept) if kept]
 
     def _chunks(self, positions, size):
-        step = max(1, _PIXEL_BUDGET // (size * size))
+        step = max(1, _PIXEL_BUDGET // (size * size * max(1, self.planes // 32)))
         return [positions[i : i + step] for i in range(0, len(positions), step)]
 
     def gradient_radii(self, size, centres):
@@ -260,8 +272,10 @@ class _Probe:
 
     def _influence(self, size, centres):
         """Yields ((output, centre), influence summed by Chebyshev distance)."""
-        inputs = [x.requires_grad_(True) for x in self.inputs(len(centres), size)]
-        spatial = [x for x in inputs if x.dim() >= 3 and list(x.shape[-2:]) == [size, size]]
+        inputs = self.inputs(len(centres), size)
+        spatial = [
+            x.requires_grad_(True) for x in inputs if x.is_floating_point() and _is_spatial(x, size)
+        ]
         outputs = self.run(inputs)
         for k, y in enumerate(outputs):
             if not y.requires_grad:
@@ -311,10 +325,10 @@ class _Probe:
                 first, second = self.inputs(len(chunk), size), self.inputs(len(chunk), size)
                 far = torch.stack([_distance(size, c) > radius for c in chunk])
                 mixed = []
-                for x, other in zip(first, second):
-                    if list(x.shape[-2:]) == [size, size]:
+                for x, other, is_mask in zip(first, second, self.masks):
+                    if _is_spatial(x, size):
                         mask = far.reshape(len(chunk), *[1] * (x.dim() - 3), size, size)
-                        x = torch.where(mask, 3.0 * other + 1.0, x)
+                        x = torch.where(mask, other if is_mask else 3.0 * other + 1.0, x)
                     mixed.append(x)
                 for a, b in zip(self.run(first), self.run(mixed)):
                     scale = float(a.abs().max()) + 1e-30
@@ -347,9 +361,9 @@ class _Probe:
                 moved = slice(half - agree + stride, half + agree + stride)
                 first, second = self.inputs(1, size), self.inputs(1, size)
                 other = []
-                for x, y in zip(first, second):
-                    if list(x.shape[-2:]) == [size, size]:
-                        y = 3.0 * y + 1.0
+                for x, y, is_mask in zip(first, second, self.masks):
+                    if _is_spatial(x, size):
+                        y = y.clone() if is_mask else 3.0 * y + 1.0
                         y[..., moved, moved] = x[..., keep, keep]
                     else:
                         y = x
@@ -362,6 +376,10 @@ class _Probe:
                     worst = max(worst, gap if math.isfinite(gap) else float("inf"))
                 errors[stride] = worst
         return errors
+
+
+def _is_spatial(x, size):
+    return x.dim() >= 3 and list(x.shape[-2:]) == [size, size]
 
 
 def _distance(size, centre):

@@ -135,20 +135,20 @@ int ChangeDecision::ScoreChannels() const
   return m_Head == Head::Binary ? 1 : m_Head == Head::Semantic ? 1 + 2 * m_K : 1 + m_K * m_K;
 }
 
-void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, int offset, int size, float* scores) const
+void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, const Region& part, float* scores) const
 {
-  const std::ptrdiff_t plane = static_cast<std::ptrdiff_t>(size) * size;
+  const std::ptrdiff_t width = part.Width(), height = part.Height(), plane = part.Area();
   const float cooler = 1.f / m_Temperature;
 
   const auto softmaxOf = [&](const BatchView& v, float* out)
   {
     for (int c = 0; c < v.channels; ++c)
     {
-      for (int y = 0; y < size; ++y)
+      for (std::ptrdiff_t y = 0; y < height; ++y)
       {
-        for (int x = 0; x < size; ++x)
+        for (std::ptrdiff_t x = 0; x < width; ++x)
         {
-          out[c * plane + y * size + x] = *v.At(n, c, offset + y, offset + x) * cooler;
+          out[c * plane + y * width + x] = *v.At(n, c, part.y0 + y, part.x0 + x) * cooler;
         }
       }
     }
@@ -164,19 +164,19 @@ void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, int off
     softmaxOf(change, scores);
     return;
   }
-  for (int y = 0; y < size; ++y)
+  for (std::ptrdiff_t y = 0; y < height; ++y)
   {
-    for (int x = 0; x < size; ++x)
+    for (std::ptrdiff_t x = 0; x < width; ++x)
     {
-      const float z = *change.At(n, 0, offset + y, offset + x);
-      float& p = scores[y * size + x];
+      const float z = *change.At(n, 0, part.y0 + y, part.x0 + x);
+      float& p = scores[y * width + x];
       if (m_ChangeIsProbability)
       {
         p = z;
       }
       else
       {
-        p = Sigmoid((change.channels == 2 ? *change.At(n, 1, offset + y, offset + x) - z : z) * cooler);
+        p = Sigmoid((change.channels == 2 ? *change.At(n, 1, part.y0 + y, part.x0 + x) - z : z) * cooler);
       }
     }
   }

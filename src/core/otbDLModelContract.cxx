@@ -6,6 +6,8 @@
 
 #include "otbDLModelContract.h"
 
+#include "otbDLDates.h"
+
 #include <nlohmann/json.hpp>
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include <cmath>
 #include <cstdint>
 #include <limits>
+#include <map>
 #include <set>
 #include <utility>
 
@@ -31,11 +34,54 @@ constexpr std::int64_t most = 1000000; ///< of sizes and class values
 
 const std::set<std::string> knownTasks = {"change-detection", "time-series-classification", "change-likelihood"};
 const std::set<std::string> knownInputRoles = {"image", "sits", "dates", "valid", "latlon", "static", "month", "condition", "diffusion_time"};
+const std::set<std::string> seriesInputRoles = {"sits", "dates", "valid", "month", "latlon", "static"};
+const std::set<std::string> seriesOutputRoles = {"logits", "probabilities", "embedding", "aux"};
 const std::set<std::string> knownOutputRoles = {
     "change_logits", "change_probability", "sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities",  "embedding",
     "aux",           "velocity",           "epsilon",     "x0",          "v_diffusion",       "score",  "reconstruction", "features",
     "ratio_logit"};
 const std::set<std::string> classifiedRoles = {"sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities"};
+
+// Those of our fields that any input may have, and those that an input of a series has by its role.
+const std::set<std::string> inputFields = {"otb:role", "otb:date", "otb:nodata", "otb:nodata_rule", "otb:nodata_fill"};
+const std::map<std::string, std::set<std::string>> seriesFields = {{"sits", {"otb:sensor", "otb:temporal"}},
+                                                                   {"dates", {"otb:of", "otb:encoding"}},
+                                                                   {"valid", {"otb:of", "otb:polarity", "otb:min_valid"}},
+                                                                   {"month", {"otb:of"}},
+                                                                   {"latlon", {}},
+                                                                   {"static", {}}};
+const std::map<std::string, Axis> axesByName = {{"batch", Axis::Batch},   {"time", Axis::Time},     {"bands", Axis::Bands},
+                                                {"channel", Axis::Bands}, {"height", Axis::Height}, {"width", Axis::Width}};
+const std::map<std::string, ElementType> typesByName = {
+    {"float32", ElementType::Float32}, {"int64", ElementType::Int64}, {"uint8", ElementType::UInt8}, {"bool", ElementType::Bool}};
+
+constexpr const char* seriesTask = "time-series-classification";
+constexpr int mostSensors = 4;
+
+using Order = std::vector<std::string>; ///< names of axes
+
+/** What is said of a tensor. */
+struct Tensor
+{
+  Order axes;                      ///< empty where they are not known
+  std::vector<std::int64_t> sizes; ///< one an axis; empty where they are wrong
+  std::string type;
+
+  bool Has(const char* axis) const { return std::count(axes.begin(), axes.end(), axis) > 0; }
+
+  /** Of an axis, if it is there and its sizes are known. */
+  std::optional<std::int64_t> Size(const char* axis) const
+  {
+    const auto at = static_cast<std::size_t>(std::find(axes.begin(), axes.end(), axis) - axes.begin());
+    return at < sizes.size() ? std::optional<std::int64_t>(sizes[at]) : std::nullopt;
+  }
+};
+
+/** Reads YYYY-MM-DD and no other form. */
+std::optional<Day> ParseLongDate(const std::string& text)
+{
+  return text.size() == 10 ? ParseDate(text) : std::nullopt;
+}
 
 std::string Listed(const std::set<std::string>& words)
 {
@@ -149,7 +195,10 @@ class Reader
 {
 public:
   std::vector<ContractError::Violation> violations;
-  std::optional<std::int64_t> patchGiven; ///< by the tiling, right or wrong
+  std::string task;
+  std::optional<SpatialUnit> unit;  ///< nothing where the tiling does not say it rightly; so the next two
+  std::optional<bool> space;        ///< do the inputs of a series have height and width?
+  std::optional<std::int64_t> side; ///< of what the network sees: of the patch even if it is wrong
 
   void Complain(const std::string& path, const std::string& message) { violations.push_back({path, message}); }
 
@@ -410,80 +459,111 @@ public:
   }
 
   /** Reads shape, dim_order and data_type of a tensor.
-   * \param channelAxis its name where the axes are batch, channels, height, width; nullptr: any axes
-   * \return the shape, empty with complaints when it is not a list of sizes */
-  std::vector<std::int64_t> Array(const Json& holder, const std::string& path, const char* channelAxis)
+   * \param orders the axes that it may have; none: any */
+  Tensor ReadTensor(const Json& holder, const std::string& path, const std::set<Order>& orders, const std::set<std::string>& types = {"float32"})
   {
+    Tensor tensor;
     if (!holder.is_object())
     {
       Complain(path, "must be an object with shape, dim_order and data_type");
-      return {};
+      return tensor;
     }
     Foreign(holder, path, {}, {"shape", "dim_order", "data_type"});
+    if (orders.size() == 1 && task != seriesTask)
+    {
+      tensor.axes = *orders.begin(); // whatever is written: there is no other
+    }
     if (const Json* order = Member(holder, path, "dim_order", true))
     {
-      if (!channelAxis)
+      if (orders.empty())
       {
-        Words(*order, path + "/dim_order");
+        if (Words(*order, path + "/dim_order"))
+        {
+          tensor.axes = order->get<Order>();
+        }
       }
-      else if (const Json expected = {"batch", channelAxis, "height", "width"}; *order != expected)
+      else if (const auto it = std::find_if(orders.begin(), orders.end(), [order](const Order& o) { return *order == Json(o); }); it != orders.end())
       {
-        Complain(path + "/dim_order", "must be " + expected.dump() + ", found " + Shown(*order));
+        tensor.axes = *it;
+      }
+      else
+      {
+        std::string wanted;
+        for (const Order& o : orders)
+        {
+          wanted += (wanted.empty() ? "" : " or ") + Json(o).dump();
+        }
+        Complain(path + "/dim_order", "must be " + wanted + ", found " + Shown(*order));
       }
     }
-    OneOf(holder, path, "data_type", {"float32"}, true);
+    tensor.type = OneOf(holder, path, "data_type", types, true);
     const Json* shape = Member(holder, path, "shape", true);
     if (!shape)
     {
-      return {};
+      return tensor;
     }
     if (!shape->is_array() || shape->empty())
     {
       Complain(path + "/shape", "must be a list of sizes, found " + Shown(*shape));
-      return {};
+      return tensor;
     }
-    std::vector<std::int64_t> sizes;
     bool good = true;
     for (std::size_t i = 0; i < shape->size(); ++i)
     {
       const auto size = Integral((*shape)[i]);
-      sizes.push_back(size.value_or(0));
+      tensor.sizes.push_back(size.value_or(0));
       good = good && size;
-      if (sizes.back() != -1 && (sizes.back() < 1 || sizes.back() > most))
+      if (tensor.sizes.back() != -1 && (tensor.sizes.back() < 1 || tensor.sizes.back() > most))
       {
         Complain(path + "/shape/" + std::to_string(i), "must be -1 or a size up to " + std::to_string(most) + ", found " + Shown((*shape)[i]));
       }
     }
-    if (channelAxis && good && sizes.size() != 4)
+    if (!orders.empty() && !tensor.axes.empty() && good && tensor.sizes.size() != tensor.axes.size())
     {
-      Complain(path + "/shape", "must be [-1, channels, height, width], found " + Shown(*shape));
+      Complain(path + "/shape", "must have a size for each of " + Json(tensor.axes).dump() + ", found " + Shown(*shape));
       good = false;
     }
-    return good ? sizes : std::vector<std::int64_t>();
+    if (!good || tensor.sizes.size() != tensor.axes.size())
+    {
+      tensor.sizes.clear();
+    }
+    return tensor;
   }
 
-  /** Checks [-1, channels, H, W], H and W being -1 or the patch. channels 0: any number, but it must be given. */
-  void CheckSizes(const std::vector<std::int64_t>& sizes, const std::string& path, std::int64_t channels, const std::string& why)
+  /** Checks all sizes but those of time: the batch free, height and width free or as the tiling says. channels 0: any number, but it must be given. */
+  void CheckSizes(const Tensor& tensor, const std::string& path, std::int64_t channels, const std::string& why)
   {
-    if (sizes.size() != 4)
+    for (std::size_t i = 0; i < tensor.sizes.size(); ++i)
     {
-      return;
-    }
-    if (sizes[0] != -1)
-    {
-      Complain(path + "/shape/0", "must be -1: the number of patches in a batch is free");
-    }
-    if (channels > 0 ? sizes[1] != channels : sizes[1] == -1)
-    {
-      Complain(path + "/shape/1",
-               (channels > 0 ? "must be " + std::to_string(channels) : std::string("must be given")) + " (" + why + "), found " + std::to_string(sizes[1]));
-    }
-    for (const int axis : {2, 3})
-    {
-      if (sizes[axis] > 0 && patchGiven && sizes[axis] != *patchGiven)
+      const std::string at = path + "/shape/" + std::to_string(i);
+      const std::string& axis = tensor.axes[i];
+      const std::int64_t size = tensor.sizes[i];
+      if (axis == "batch" && size != -1)
       {
-        Complain(path + "/shape/" + std::to_string(axis),
-                 "must be -1 or the patch of /properties/otb:tiling (" + std::to_string(*patchGiven) + "), found " + std::to_string(sizes[axis]));
+        Complain(at, "must be -1: the size of a batch is free");
+      }
+      if ((axis == "bands" || axis == "channel") && (channels > 0 ? size != channels : size == -1))
+      {
+        Complain(at, (channels > 0 ? "must be " + std::to_string(channels) : std::string("must be given")) + " (" + why + "), found " + std::to_string(size));
+      }
+      if ((axis == "height" || axis == "width") && size > 0 && side && size != *side)
+      {
+        Complain(at, std::string("must be -1 or the ") + (unit == SpatialUnit::Pixel ? "window" : "patch") + " of /properties/otb:tiling (" +
+                         std::to_string(*side) + "), found " + std::to_string(size));
+      }
+    }
+  }
+
+  /** Checks the size of time. steps 0: whatever comes. */
+  void CheckSteps(const Tensor& tensor, const std::string& path, int steps)
+  {
+    for (std::size_t i = 0; i < tensor.sizes.size(); ++i)
+    {
+      if (tensor.axes[i] == "time" && tensor.sizes[i] != (steps > 0 ? steps : -1))
+      {
+        Complain(path + "/shape/" + std::to_string(i), (steps > 0 ? "must be " + std::to_string(steps) + " (the length of the series)"
+                                                                  : std::string("must be -1: the number of time steps is free (policy any)")) +
+                                                           ", found " + std::to_string(tensor.sizes[i]));
       }
     }
   }
@@ -497,13 +577,44 @@ public:
     {
       return t;
     }
-    if (!Own(*j, path, {"patch", "multiple", "halo", "blend", "tta"}))
+    const std::string word = j->contains("unit") ? OneOf(*j, path, "unit", {"patch", "pixel"}, false) : "patch";
+    std::set<std::string> known = {"unit"};
+    if (word != "pixel")
+    {
+      known.insert({"patch", "multiple", "halo", "blend", "tta"});
+    }
+    if (word != "patch")
+    {
+      known.insert("window");
+    }
+    if (!Own(*j, path, known) || word.empty())
     {
       return t;
     }
+    unit = t.unit = word == "pixel" ? SpatialUnit::Pixel : SpatialUnit::Patch;
+    if (unit == SpatialUnit::Pixel)
+    {
+      if (!task.empty() && task != seriesTask)
+      {
+        Complain(path + "/unit", "must be \"patch\" for " + task + ", found \"pixel\"");
+      }
+      const auto window = j->contains("window") ? Integer(*j, path, "window", false, 1) : 1;
+      t.window = window.value_or(1);
+      if (t.window % 2 == 0)
+      {
+        Complain(path + "/window", "must be odd, found " + std::to_string(t.window));
+      }
+      else if (window)
+      {
+        side = t.window;
+        space = t.window > 1;
+      }
+      return t;
+    }
+    space = true;
     if (const Json* patch = Member(*j, path, "patch", false))
     {
-      patchGiven = Integral(*patch);
+      side = Integral(*patch);
     }
     const auto patch = Integer(*j, path, "patch", true, 8);
     const auto multiple = j->contains("multiple") ? Integer(*j, path, "multiple", false, 1) : 1;
@@ -527,6 +638,10 @@ public:
           if (a != "swap" && a != "d4")
           {
             Complain(path + "/tta/" + std::to_string(i), "must be \"swap\" or \"d4\", found " + Shown(a));
+          }
+          else if (a == "swap" && task == seriesTask)
+          {
+            Complain(path + "/tta/" + std::to_string(i), "\"swap\" exchanges the dates of a pair: a series has none");
           }
           else if (std::count(t.testTimeAugmentations.begin(), t.testTimeAugmentations.end(), a.get<std::string>()))
           {
@@ -603,29 +718,372 @@ public:
     return true;
   }
 
-  ModelInput ReadInput(const Json& j, const std::string& path, const std::string& task)
+  /** Bands computed from others of a series. */
+  void ReadDerived(const Json& list, const std::string& path, ModelInput& in)
   {
-    ModelInput in;
+    const auto isDerived = [&list](std::size_t b) { return list[b].contains("format") || list[b].contains("expression"); };
+    for (std::size_t b = 0; b < list.size(); ++b)
+    {
+      if (!list[b].is_object() || !isDerived(b))
+      {
+        continue;
+      }
+      const std::string at = path + "/" + std::to_string(b);
+      if (in.role == "static")
+      {
+        Complain(at, "is computed from others: only bands of sits can be");
+        continue;
+      }
+      NormalisedDifference difference;
+      difference.band = static_cast<int>(b);
+      OneOf(list[b], at, "format", {"normalized-difference"}, true);
+      const Json* expression = Member(list[b], at, "expression", true);
+      if (expression && Words(*expression, at + "/expression"))
+      {
+        if (expression->size() != 2)
+        {
+          Complain(at + "/expression", "must be the names of two bands, found " + Shown(*expression));
+        }
+        for (std::size_t k = 0; k < expression->size() && expression->size() == 2; ++k)
+        {
+          const auto it = std::find(in.bands.begin(), in.bands.end(), (*expression)[k].get<std::string>());
+          const auto other = static_cast<std::size_t>(it - in.bands.begin());
+          if (it == in.bands.end() || isDerived(other))
+          {
+            Complain(at + "/expression/" + std::to_string(k), "must be a band of this input that is not computed itself, found " + Shown((*expression)[k]));
+          }
+          (k == 0 ? difference.a : difference.b) = static_cast<int>(other);
+        }
+      }
+      in.derived.push_back(difference);
+    }
+  }
+
+  /** Which image list brings each band of a series. Left empty where that is not known. */
+  void ReadSensor(const Json& j, const std::string& path, ModelInput& in)
+  {
+    const auto isDerived = [&in](std::size_t b)
+    { return std::any_of(in.derived.begin(), in.derived.end(), [b](const NormalisedDifference& d) { return d.band == static_cast<int>(b); }); };
+    const auto number = [&](const Json& value, const std::string& at) -> int
+    {
+      const auto sensor = Integral(value);
+      if (!sensor || *sensor < 0 || *sensor > mostSensors)
+      {
+        Complain(at, "must be an integer from 0 to " + std::to_string(mostSensors) + ", found " + Shown(value));
+        return -1;
+      }
+      return static_cast<int>(*sensor);
+    };
+    const std::size_t n = in.bands.size();
+    const Json* given = Member(j, path, "otb:sensor", false);
+    const std::string at = path + "/otb:sensor";
+    if (given && given->is_array() && given->size() != n)
+    {
+      Complain(at, "must be a number or have one a band (" + std::to_string(n) + "), found " + std::to_string(given->size()));
+      return;
+    }
+    const int all = given && !given->is_array() ? number(*given, at) : 1;
+    bool good = all >= 0;
+    for (std::size_t b = 0; b < n; ++b)
+    {
+      in.sensors.push_back(isDerived(b) ? -1 : given && given->is_array() ? number((*given)[b], at + "/" + std::to_string(b)) : all);
+      good = good && (isDerived(b) || in.sensors.back() >= 0);
+    }
+    if (good && n > 0 && std::all_of(in.sensors.begin(), in.sensors.end(), [](int s) { return s <= 0; }))
+    {
+      Complain(at, "must bring one band at least from a series (1 to " + std::to_string(mostSensors) + ")");
+    }
+    if (!good)
+    {
+      in.sensors.clear();
+    }
+  }
+
+  /** A date as YYYY-MM-DD. */
+  std::string DateOf(const Json& object, const std::string& path, const char* key)
+  {
+    const std::string text = String(object, path, key, true);
+    if (!text.empty() && !ParseLongDate(text))
+    {
+      Complain(path + "/" + key, "must be a date as YYYY-MM-DD, of the years 1900 to 2199, found \"" + text + "\"");
+      return {};
+    }
+    return text;
+  }
+
+  void ReadGrid(const Json& j, const std::string& path, TemporalSpec& t, std::optional<int> length, const std::string& lengthPath)
+  {
+    if (!Own(j, path, {"start", "end", "step"}))
+    {
+      return;
+    }
+    // Of MM-DD in a year without 29 February, which not every year has.
+    const auto day = [&](const char* key, std::string& text) -> std::optional<Day>
+    {
+      text = String(j, path, key, true);
+      const auto number = ParseLongDate(text.size() == 5 ? "2001-" + text : text);
+      if (!text.empty() && !number)
+      {
+        Complain(path + "/" + key, "must be a date as YYYY-MM-DD, of the years 1900 to 2199, or as MM-DD, of any year (not 02-29), found \"" + text + "\"");
+      }
+      return number;
+    };
+    const auto start = day("start", t.gridStart), end = day("end", t.gridEnd);
+    const auto step = Integer(j, path, "step", true, 1);
+    t.gridStep = step.value_or(0);
+    if (!start || !end)
+    {
+      return;
+    }
+    const bool yearly = t.gridStart.size() == 5;
+    if (yearly != (t.gridEnd.size() == 5))
+    {
+      Complain(path + "/end", "must have the form of start (" + t.gridStart + "), found \"" + t.gridEnd + "\"");
+      return;
+    }
+    if (!yearly && *end < *start)
+    {
+      Complain(path + "/end", "must not lie before start (" + t.gridStart + "), found \"" + t.gridEnd + "\"");
+      return;
+    }
+    if (!step || !length)
+    {
+      return;
+    }
+    const int days = *end - *start + (*end < *start ? 365 : 0);
+    const int fewest = days / *step + 1, largest = (days + yearly) / *step + 1; // with 29 February
+    if (fewest > *length || (t.policy == TemporalSpec::Policy::Fixed && largest < *length))
+    {
+      Complain(lengthPath, std::string("must be ") + (t.policy == TemporalSpec::Policy::Fixed ? "" : "at least ") + std::to_string(fewest) +
+                               ", the number of dates of the grid, found " + std::to_string(*length));
+    }
+  }
+
+  /** \return the number of time steps, 0 if it is free, nothing if it is not known */
+  std::optional<int> ReadTemporal(const Json& j, const std::string& path, TemporalSpec& t)
+  {
+    if (!Own(j, path, {"policy", "length", "pad_side", "pad_value", "gapfill", "grid"}))
+    {
+      return {};
+    }
+    const std::string policy = OneOf(j, path, "policy", {"fixed", "max", "any"}, true);
+    t.policy = policy == "fixed" ? TemporalSpec::Policy::Fixed : policy == "max" ? TemporalSpec::Policy::Max : TemporalSpec::Policy::Any;
+    const bool counted = policy == "fixed" || policy == "max";
+    const auto length = Integer(j, path, "length", counted, 1);
+    if (policy == "any" && j.contains("length"))
+    {
+      Complain(path + "/length", "contradicts the policy any");
+    }
+    t.length = counted ? length.value_or(0) : 0;
+    t.padAtStart = OneOf(j, path, "pad_side", {"end", "start"}, false) == "start";
+    t.padValue = static_cast<float>(Number(j, path, "pad_value", false).value_or(0.));
+    const std::string gapFill = OneOf(j, path, "gapfill", {"none", "linear", "grid"}, true);
+    t.gapFill = gapFill == "grid" ? TemporalSpec::GapFill::Grid : gapFill == "linear" ? TemporalSpec::GapFill::Linear : TemporalSpec::GapFill::None;
+    if (const Json* grid = Member(j, path, "grid", gapFill == "grid"))
+    {
+      if (gapFill != "grid" && !gapFill.empty())
+      {
+        Complain(path + "/grid", "is of the gapfill grid only, found " + gapFill);
+      }
+      ReadGrid(*grid, path + "/grid", t, counted ? length : std::nullopt, path + "/length");
+    }
+    return policy == "any" ? 0 : counted ? length : std::nullopt;
+  }
+
+  void ReadEncoding(const Json& j, const std::string& path, ModelInput& in)
+  {
+    if (!Own(j, path, {"kind", "reference", "pad_value"}))
+    {
+      return;
+    }
+    using Kind = DateEncoding::Kind;
+    static const std::map<std::string, Kind> kinds = {{"doy", Kind::DayOfYear},
+                                                      {"days_since", Kind::DaysSince},
+                                                      {"days_since_first", Kind::DaysSinceFirst},
+                                                      {"month_index", Kind::MonthIndex},
+                                                      {"index", Kind::Index}};
+    const std::string kind = OneOf(j, path, "kind", {"doy", "days_since", "days_since_first", "month_index", "index"}, true);
+    if (!kind.empty())
+    {
+      in.encoding.kind = kinds.at(kind);
+    }
+    if (kind == "days_since" || j.contains("reference"))
+    {
+      in.encoding.reference = DateOf(j, path, "reference");
+    }
+    if (!kind.empty() && kind != "days_since" && j.contains("reference"))
+    {
+      Complain(path + "/reference", "is of days_since only, found " + kind);
+    }
+    const auto pad = Number(j, path, "pad_value", false);
+    in.encoding.padValue = static_cast<float>(pad.value_or(0.));
+    if (pad && in.type == ElementType::Int64 && std::floor(*pad) != *pad)
+    {
+      Complain(path + "/pad_value", "must be an integer, as the data_type is");
+    }
+  }
+
+  /** The axes that an input of a series may have. */
+  std::set<Order> SeriesOrders(const std::string& role) const
+  {
+    std::set<Order> orders;
+    const auto add = [&orders](Order order, bool withSpace)
+    {
+      if (withSpace)
+      {
+        order.insert(order.end(), {"height", "width"});
+      }
+      orders.insert(order);
+    };
+    for (const bool withSpace : {false, true})
+    {
+      if (space.value_or(withSpace) != withSpace)
+      {
+        continue;
+      }
+      if (role == "sits" || role == "valid")
+      {
+        add({"batch", "time", "bands"}, withSpace);
+        add({"batch", "bands", "time"}, withSpace);
+      }
+      if (role == "valid")
+      {
+        add({"batch", "time"}, withSpace);
+      }
+      if (role == "static")
+      {
+        add({"batch", "bands"}, withSpace);
+      }
+    }
+    if (role == "dates" || role == "valid")
+    {
+      add({"batch", "time"}, false);
+    }
+    if (role == "month")
+    {
+      add({"batch"}, false);
+    }
+    if (role == "latlon")
+    {
+      add({"batch", "channel"}, false);
+    }
+    return orders;
+  }
+
+  /** An input, and what CheckSeries() needs of it. */
+  struct Argument
+  {
+    ModelInput input;
+    Tensor tensor;
+    std::optional<std::string> of; ///< empty: given, but wrong
+    std::optional<int> steps;      ///< of sits; 0: free
+  };
+
+  Argument ReadInput(const Json& j, const std::string& path)
+  {
+    Argument argument;
+    ModelInput& in = argument.input;
     if (!j.is_object())
     {
       Complain(path, "must be an object");
-      return in;
+      return argument;
     }
-    Foreign(j, path, {"otb:role", "otb:date", "otb:nodata", "otb:nodata_rule", "otb:nodata_fill"}, {"bands", "input", "value_scaling"});
     in.name = String(j, path, "name", true);
     in.role = OneOf(j, path, "otb:role", knownInputRoles, true);
-    const bool isImage = in.role == "image" || in.role == "condition";
-    const bool bandsRead = ReadBands(j, path, isImage, in.bands);
-    const std::size_t n = in.bands.size();
-    if (const Json* holder = Member(j, path, "input", true))
+    const bool ofSeries = task == seriesTask && seriesInputRoles.count(in.role) > 0;
+    const bool isImage = task != seriesTask && (in.role == "image" || in.role == "condition");
+    const bool hasBands = !ofSeries || in.role == "sits" || in.role == "static";
+    std::set<std::string> ours = inputFields;
+    for (const auto& role : seriesFields)
     {
-      const auto sizes = Array(*holder, path + "/input", isImage ? "bands" : nullptr);
-      if (isImage && sizes.size() == 4)
+      if (task == seriesTask && (role.first == in.role || !ofSeries)) // a wrong role is complained of already
       {
-        CheckSizes(sizes, path + "/input", n > 0 ? static_cast<std::int64_t>(n) : sizes[1], "one a band");
+        ours.insert(role.second.begin(), role.second.end());
       }
     }
+    Foreign(j, path, ours, {"bands", "input", "value_scaling"});
+    const bool bandsRead = ReadBands(j, path, isImage || (ofSeries && hasBands), in.bands);
+    const auto n = static_cast<std::int64_t>(in.bands.size());
+    if (const Json* holder = Member(j, path, "input", true))
+    {
+      std::set<Order> orders;
+      if (isImage)
+      {
+        orders = {{"batch", "bands", "height", "width"}};
+      }
+      else if (ofSeries)
+      {
+        orders = SeriesOrders(in.role);
+      }
+      std::set<std::string> types = {"float32"};
+      if (ofSeries && (in.role == "dates" || in.role == "month" || in.role == "valid"))
+      {
+        types.insert("int64");
+      }
+      if (ofSeries && in.role == "valid")
+      {
+        types.insert({"uint8", "bool"});
+      }
+      Tensor& tensor = argument.tensor;
+      tensor = ReadTensor(*holder, path + "/input", orders, types);
+      if (isImage || ofSeries)
+      {
+        // Without bands there is a complaint already; those of a mask are of its series.
+        const std::int64_t any = tensor.Size("bands").value_or(1);
+        const bool latLon = in.role == "latlon";
+        CheckSizes(tensor, path + "/input", latLon ? 2 : n > 0 && hasBands ? n : any, latLon ? "latitude, longitude" : "one a band");
+      }
+      if (const auto type = typesByName.find(tensor.type); type != typesByName.end())
+      {
+        in.type = type->second;
+      }
+      if (std::all_of(tensor.axes.begin(), tensor.axes.end(), [](const std::string& axis) { return axesByName.count(axis) > 0; }) && !tensor.axes.empty())
+      {
+        in.axes.clear();
+        for (const auto& axis : tensor.axes)
+        {
+          in.axes.push_back(axesByName.at(axis));
+        }
+      }
+    }
+    const bool maskOfBands = in.role == "valid" && (argument.tensor.axes.empty() || argument.tensor.Has("bands"));
+    if (bandsRead && !hasBands && n > 0 && !maskOfBands)
+    {
+      Complain(path + "/bands", "must be empty for " + in.role + (in.role == "valid" ? " without the axis bands" : ""));
+    }
+    if (hasBands)
+    {
+      ReadScaling(j, path, in, bandsRead);
+    }
+    else if (const Json* scaling = Member(j, path, "value_scaling", false); scaling && !scaling->is_null() && *scaling != Json::array())
+    {
+      Complain(path + "/value_scaling", "must be null or left out for " + in.role + ", found " + Shown(*scaling));
+    }
 
+    if (const auto date = Integer(j, path, "otb:date", in.role == "image" && task == "change-detection", 1))
+    {
+      in.date = *date;
+      if (in.date > 2)
+      {
+        Complain(path + "/otb:date", "must be 1 or 2, found " + std::to_string(in.date));
+      }
+    }
+    if (const Json* noData = Member(j, path, "otb:nodata", false); noData && !noData->is_null())
+    {
+      in.noData = Number(j, path, "otb:nodata", false);
+    }
+    in.noDataRule = OneOf(j, path, "otb:nodata_rule", {"all", "any"}, false) == "any" ? NoDataRule::Any : NoDataRule::All;
+    in.noDataFill = static_cast<float>(Number(j, path, "otb:nodata_fill", false).value_or(0.));
+    if (ofSeries)
+    {
+      ReadSeries(j, path, bandsRead, argument);
+    }
+    return argument;
+  }
+
+  void ReadScaling(const Json& j, const std::string& path, ModelInput& in, bool bandsRead)
+  {
+    const std::size_t n = in.bands.size();
     in.scaling.assign(n, BandScaling());
     const std::string scalingPath = path + "/value_scaling";
     const auto it = j.find("value_scaling");
@@ -656,25 +1114,60 @@ public:
         }
       }
     }
-
-    if (const auto date = Integer(j, path, "otb:date", in.role == "image" && task == "change-detection", 1))
-    {
-      in.date = *date;
-      if (in.date > 2)
-      {
-        Complain(path + "/otb:date", "must be 1 or 2, found " + std::to_string(in.date));
-      }
-    }
-    if (const Json* noData = Member(j, path, "otb:nodata", false); noData && !noData->is_null())
-    {
-      in.noData = Number(j, path, "otb:nodata", false);
-    }
-    in.noDataRule = OneOf(j, path, "otb:nodata_rule", {"all", "any"}, false) == "any" ? NoDataRule::Any : NoDataRule::All;
-    in.noDataFill = static_cast<float>(Number(j, path, "otb:nodata_fill", false).value_or(0.));
-    return in;
   }
 
-  std::vector<ModelClass> ReadClasses(const Json& list, const std::string& path)
+  /** The fields that only inputs of a series have. */
+  void ReadSeries(const Json& j, const std::string& path, bool bandsRead, Argument& argument)
+  {
+    ModelInput& in = argument.input;
+    if (bandsRead && (in.role == "sits" || in.role == "static"))
+    {
+      ReadDerived(j.at("bands"), path + "/bands", in);
+    }
+    if (in.role == "sits")
+    {
+      if (bandsRead)
+      {
+        ReadSensor(j, path, in);
+      }
+      if (const Json* temporal = Member(j, path, "otb:temporal", true))
+      {
+        argument.steps = ReadTemporal(*temporal, path + "/otb:temporal", in.temporal);
+      }
+      in.steps = in.temporal.length;
+    }
+    if (in.role == "dates" || in.role == "valid" || in.role == "month")
+    {
+      if (j.contains("otb:of"))
+      {
+        argument.of = String(j, path, "otb:of", false);
+      }
+    }
+    if (in.role == "dates")
+    {
+      if (const Json* encoding = Member(j, path, "otb:encoding", true))
+      {
+        ReadEncoding(*encoding, path + "/otb:encoding", in);
+      }
+    }
+    if (in.role == "valid")
+    {
+      in.maskedIsOne = OneOf(j, path, "otb:polarity", {"valid", "masked"}, true) == "masked";
+      const auto least = Number(j, path, "otb:min_valid", false);
+      in.minValid = least.value_or(0.);
+      const std::string at = path + "/otb:min_valid";
+      if (in.minValid < 0. || in.minValid > 1.)
+      {
+        Complain(at, "must lie from 0 to 1");
+      }
+      else if (least && (unit == SpatialUnit::Pixel || argument.tensor.Has("height") || argument.tensor.Has("bands")))
+      {
+        Complain(at, "is of masks of the dates of patches only");
+      }
+    }
+  }
+
+  std::vector<ModelClass> ReadClasses(const Json& list, const std::string& path, int least)
   {
     std::vector<ModelClass> classes;
     if (!list.is_array() || list.empty())
@@ -695,7 +1188,7 @@ public:
         continue;
       }
       Foreign(list[i], at);
-      if (const auto value = Integer(list[i], at, "value", true, 0))
+      if (const auto value = Integer(list[i], at, "value", true, least))
       {
         c.value = *value;
         if (!values.insert(c.value).second)
@@ -732,36 +1225,49 @@ public:
     const bool classified = classifiedRoles.count(out.role) > 0;
     if (const Json* classes = Member(j, path, "classification:classes", classified))
     {
-      out.classes = ReadClasses(*classes, path + "/classification:classes");
+      out.classes = ReadClasses(*classes, path + "/classification:classes", task == seriesTask ? 1 : 0); // 0 is the no-data of a map of classes
     }
     const Json* result = Member(j, path, "result", true);
     if (!result)
     {
       return out;
     }
-    const auto sizes = Array(*result, path + "/result", "channel");
-    if (sizes.size() != 4)
+    std::set<Order> orders = {{"batch", "channel", "height", "width"}};
+    if (task == seriesTask)
+    {
+      if (out.role == "aux" || unit == SpatialUnit::Pixel)
+      {
+        orders.clear();
+      }
+      if (out.role != "aux" && unit != SpatialUnit::Patch)
+      {
+        orders.insert({"batch", "channel"});
+      }
+    }
+    const Tensor tensor = ReadTensor(*result, path + "/result", orders);
+    if (orders.empty() || tensor.sizes.empty())
     {
       return out;
     }
+    const std::int64_t channels = *tensor.Size("channel");
     const auto k = static_cast<std::int64_t>(out.classes.size());
     if (out.role == "change_probability")
     {
-      CheckSizes(sizes, path + "/result", 1, "the probability of change");
+      CheckSizes(tensor, path + "/result", 1, "the probability of change");
     }
     else if (out.role == "transition_logits" && k > 0)
     {
-      CheckSizes(sizes, path + "/result", 1 + k * k, "no change, and the transitions between " + std::to_string(k) + " classes");
+      CheckSizes(tensor, path + "/result", 1 + k * k, "no change, and the transitions between " + std::to_string(k) + " classes");
     }
     else
     {
-      CheckSizes(sizes, path + "/result", classified ? k : 0, classified && k > 0 ? "one a class" : "the number of channels");
+      CheckSizes(tensor, path + "/result", classified ? k : 0, classified && k > 0 ? "one a class" : "the number of channels");
     }
-    if (out.role == "change_logits" && sizes[1] > 2)
+    if (out.role == "change_logits" && channels > 2)
     {
-      Complain(path + "/result/shape/1", "must be 1 or 2 for change_logits, found " + std::to_string(sizes[1]));
+      Complain(path + "/result/shape/1", "must be 1 or 2 for change_logits, found " + std::to_string(channels));
     }
-    out.channels = static_cast<int>(std::max<std::int64_t>(0, std::min(sizes[1], most)));
+    out.channels = static_cast<int>(std::max<std::int64_t>(0, std::min(channels, most)));
     return out;
   }
 
@@ -838,6 +1344,218 @@ public:
     }
   }
 
+  /** What the inputs of a series say of each other. In the order of the contract. */
+  void CheckSeries(std::vector<Argument>& arguments, const std::string& path)
+  {
+    std::vector<std::size_t> series;
+    std::set<std::string> once;
+    bool known = true; // roles and names
+    for (std::size_t i = 0; i < arguments.size(); ++i)
+    {
+      const ModelInput& in = arguments[i].input;
+      const std::string at = path + "/" + std::to_string(i);
+      known = known && !in.role.empty() && (in.role != "sits" || !in.name.empty());
+      if (!in.role.empty() && !seriesInputRoles.count(in.role))
+      {
+        known = false;
+        Complain(at + "/otb:role", std::string(seriesTask) + " takes " + Listed(seriesInputRoles) + ", found " + in.role);
+      }
+      if ((in.role == "latlon" || in.role == "static") && !once.insert(in.role).second)
+      {
+        Complain(at + "/otb:role", "repeats " + in.role);
+      }
+      if (in.role == "sits")
+      {
+        series.push_back(i);
+        if (arguments[i].steps)
+        {
+          CheckSteps(arguments[i].tensor, at + "/input", *arguments[i].steps);
+        }
+      }
+    }
+    if (known && series.empty())
+    {
+      Complain(path, std::string(seriesTask) + " needs an input of role sits");
+    }
+    for (std::size_t i = 0; i < arguments.size(); ++i)
+    {
+      Argument& argument = arguments[i];
+      const std::string at = path + "/" + std::to_string(i);
+      if (argument.input.role != "dates" && argument.input.role != "valid" && argument.input.role != "month")
+      {
+        continue;
+      }
+      const auto of =
+          std::find_if(series.begin(), series.end(), [&](std::size_t s) { return argument.of ? arguments[s].input.name == *argument.of : series.size() == 1; });
+      if (of == series.end())
+      {
+        if (known && !argument.of && !series.empty())
+        {
+          Complain(at + "/otb:of", "is required and missing: there are " + std::to_string(series.size()) + " inputs of role sits");
+        }
+        else if (known && argument.of && !argument.of->empty())
+        {
+          Complain(at + "/otb:of", "must name an input of role sits, found \"" + *argument.of + "\"");
+        }
+        continue;
+      }
+      argument.input.of = static_cast<int>(*of);
+      CheckMember(arguments[*of], argument, at + "/input");
+    }
+  }
+
+  /** The tensor of an input that belongs to a series. */
+  void CheckMember(const Argument& series, Argument& member, const std::string& path)
+  {
+    if (series.steps && member.input.role != "month")
+    {
+      member.input.steps = *series.steps;
+      CheckSteps(member.tensor, path, *series.steps);
+    }
+    if (!member.tensor.Has("bands") || series.tensor.axes.empty())
+    {
+      return;
+    }
+    if (member.tensor.axes != series.tensor.axes)
+    {
+      Complain(path + "/dim_order",
+               "must be as of \"" + series.input.name + "\", " + Json(series.tensor.axes).dump() + ", found " + Json(member.tensor.axes).dump());
+      return;
+    }
+    // MLM wants the names of the bands where there is an axis of them; they say nothing new.
+    if (!member.input.bands.empty() && member.input.bands != series.input.bands)
+    {
+      Complain(path.substr(0, path.rfind('/')) + "/bands", "must be empty, or those of \"" + series.input.name + "\"");
+    }
+    member.input.bands.clear();
+    const std::size_t n = series.input.bands.size();
+    for (std::size_t k = 0; k < member.tensor.sizes.size(); ++k)
+    {
+      if (n > 0 && member.tensor.axes[k] == "bands" && member.tensor.sizes[k] != -1 && member.tensor.sizes[k] != static_cast<std::int64_t>(n))
+      {
+        Complain(path + "/shape/" + std::to_string(k),
+                 "must be " + std::to_string(n) + " (one a band of the series), found " + std::to_string(member.tensor.sizes[k]));
+      }
+    }
+  }
+
+  std::vector<Sensor> ReadSensors(const Json& list, const std::string& path)
+  {
+    std::vector<Sensor> sensors;
+    if (!list.is_array() || list.empty() || list.size() > static_cast<std::size_t>(mostSensors))
+    {
+      Complain(path, "must be a list of 1 to " + std::to_string(mostSensors) + " sensors, found " + Shown(list));
+      return sensors;
+    }
+    std::set<std::string> names;
+    for (std::size_t k = 0; k < list.size(); ++k)
+    {
+      const std::string at = path + "/" + std::to_string(k);
+      sensors.emplace_back();
+      if (!Own(list[k], at, {"name", "optional"}))
+      {
+        continue;
+      }
+      sensors.back().name = String(list[k], at, "name", true);
+      if (!sensors.back().name.empty() && !names.insert(sensors.back().name).second)
+      {
+        Complain(at + "/name", "repeats \"" + sensors.back().name + "\"");
+      }
+      if (const Json* optional = Member(list[k], at, "optional", false))
+      {
+        if (!optional->is_boolean())
+        {
+          Complain(at + "/optional", "must be true or false, found " + Shown(*optional));
+        }
+        sensors.back().optional = *optional == true;
+      }
+    }
+    return sensors;
+  }
+
+  /** The sensors that bands come from. */
+  void CheckSensors(const std::vector<Argument>& arguments, const Json* given, const std::string& parent, const std::vector<Sensor>& sensors)
+  {
+    std::set<int> used;
+    std::set<int> unmasked; // used by inputs without a mask that tells bands apart
+    bool known = true;
+    for (std::size_t i = 0; i < arguments.size(); ++i)
+    {
+      const ModelInput& in = arguments[i].input;
+      known = known && !in.role.empty() && !(in.role == "sits" && in.sensors.empty());
+      known = known && !(in.role == "valid" && (in.of < 0 || arguments[i].tensor.axes.empty()));
+      const bool masked = std::any_of(arguments.begin(), arguments.end(),
+                                      [i](const Argument& a) { return a.input.role == "valid" && a.input.of == static_cast<int>(i) && a.tensor.Has("bands"); });
+      for (const int sensor : in.sensors)
+      {
+        if (sensor > 0)
+        {
+          used.insert(sensor);
+          if (!masked)
+          {
+            unmasked.insert(sensor);
+          }
+        }
+      }
+    }
+    if (!known || used.empty())
+    {
+      return;
+    }
+    const int largest = *used.rbegin();
+    if (!given)
+    {
+      if (largest != static_cast<int>(used.size()))
+      {
+        Complain(parent + "/otb:sensors",
+                 "is required where the numbers of otb:sensor have gaps: " + std::to_string(largest) + " is the largest of " + std::to_string(used.size()));
+      }
+      return;
+    }
+    if (given->is_array() && static_cast<int>(given->size()) < largest && !given->empty())
+    {
+      Complain(parent + "/otb:sensors",
+               "must have an entry for each sensor up to the largest otb:sensor, " + std::to_string(largest) + ", found " + std::to_string(given->size()));
+    }
+    for (std::size_t k = 0; k < sensors.size(); ++k)
+    {
+      if (sensors[k].optional && unmasked.count(static_cast<int>(k) + 1))
+      {
+        Complain(parent + "/otb:sensors/" + std::to_string(k) + "/optional",
+                 "needs, for each input that the sensor brings bands to, an input of role valid with the axes of the series");
+      }
+    }
+  }
+
+  /** The outputs of time-series-classification, with roles that are known. */
+  void CheckClassification(const std::vector<ModelOutput>& outputs, const std::string& path)
+  {
+    bool classes = false, embedding = false, wrong = false;
+    for (std::size_t i = 0; i < outputs.size(); ++i)
+    {
+      const std::string& role = outputs[i].role;
+      const std::string at = path + "/" + std::to_string(i) + "/otb:role";
+      if (!seriesOutputRoles.count(role))
+      {
+        wrong = true;
+        Complain(at, std::string(seriesTask) + " gives " + Listed(seriesOutputRoles) + ", found " + role);
+      }
+      bool& seen = role == "embedding" ? embedding : classes;
+      if (role != "aux" && seriesOutputRoles.count(role))
+      {
+        if (seen)
+        {
+          Complain(at, role == "embedding" ? "repeats embedding" : "repeats the classes: one output of logits or probabilities is enough");
+        }
+        seen = true;
+      }
+    }
+    if (!classes && !embedding && !wrong)
+    {
+      Complain(path, std::string(seriesTask) + " needs logits, probabilities or an embedding");
+    }
+  }
+
   /** Puts the inputs into the order of forward()'s arguments. */
   void Reorder(const Json& method, const std::string& path, std::vector<ModelInput>& inputs)
   {
@@ -864,6 +1582,14 @@ public:
     {
       Complain(path + "/forward", "must name every input once, found " + Shown(*order));
       return;
+    }
+    for (ModelInput& in : ordered)
+    {
+      if (in.of >= 0)
+      {
+        const std::string& of = inputs[in.of].name;
+        in.of = static_cast<int>(std::find_if(ordered.begin(), ordered.end(), [&of](const ModelInput& o) { return o.name == of; }) - ordered.begin());
+      }
     }
     inputs = std::move(ordered);
   }
@@ -906,6 +1632,11 @@ public:
 
 } // namespace
 
+bool ModelInput::Has(Axis axis) const
+{
+  return std::find(axes.begin(), axes.end(), axis) != axes.end();
+}
+
 const ModelOutput* ModelContract::FindOutput(const std::string& role) const
 {
   const auto it = std::find_if(outputs.begin(), outputs.end(), [&role](const ModelOutput& o) { return o.role == role; });
@@ -943,8 +1674,15 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   }
 
   const std::string path = "/properties";
-  r.Foreign(*P, path, {"otb:version", "otb:task", "otb:method", "otb:tiling", "otb:calibration", "otb:provenance"},
-            {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"});
+  c.task = r.OneOf(*P, path, "otb:task", knownTasks, true);
+  const bool ofSeries = c.task == seriesTask;
+  r.task = c.task;
+  std::set<std::string> ours = {"otb:version", "otb:task", "otb:method", "otb:tiling", "otb:calibration", "otb:provenance"};
+  if (ofSeries)
+  {
+    ours.insert("otb:sensors");
+  }
+  r.Foreign(*P, path, ours, {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"});
   c.name = r.String(*P, path, "mlm:name", true);
   c.architecture = r.String(*P, path, "mlm:architecture", true);
   if (const Json* tasks = r.Member(*P, path, "mlm:tasks", true))
@@ -956,9 +1694,14 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   {
     r.Complain(path + "/otb:version", "is \"" + c.version + "\"; this program reads 1.minor.patch");
   }
-  c.task = r.OneOf(*P, path, "otb:task", knownTasks, true);
   c.tiling = r.ReadTiling(*P, path);
 
+  const Json* sensors = ofSeries ? r.Member(*P, path, "otb:sensors", false) : nullptr;
+  if (sensors)
+  {
+    c.sensors = r.ReadSensors(*sensors, path + "/otb:sensors");
+  }
+  std::vector<Reader::Argument> arguments;
   if (const Json* inputs = r.Member(*P, path, "mlm:input", true))
   {
     if (!inputs->is_array() || inputs->empty())
@@ -971,10 +1714,11 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
       for (std::size_t i = 0; i < inputs->size(); ++i)
       {
         const std::string at = path + "/mlm:input/" + std::to_string(i);
-        c.inputs.push_back(r.ReadInput((*inputs)[i], at, c.task));
-        if (!c.inputs.back().name.empty() && !names.insert(c.inputs.back().name).second)
+        arguments.push_back(r.ReadInput((*inputs)[i], at));
+        const std::string& name = arguments.back().input.name;
+        if (!name.empty() && !names.insert(name).second)
         {
-          r.Complain(at + "/name", "repeats \"" + c.inputs.back().name + "\"");
+          r.Complain(at + "/name", "repeats \"" + name + "\"");
         }
       }
     }
@@ -1000,9 +1744,22 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
     }
   }
 
+  if (ofSeries && !arguments.empty())
+  {
+    r.CheckSeries(arguments, path + "/mlm:input");
+    r.CheckSensors(arguments, sensors, path, c.sensors);
+  }
+  for (auto& argument : arguments)
+  {
+    c.inputs.push_back(std::move(argument.input));
+  }
+  const auto known = [](const auto& entry) { return !entry.role.empty(); };
+  if (ofSeries && std::all_of(c.outputs.begin(), c.outputs.end(), known) && !c.outputs.empty())
+  {
+    r.CheckClassification(c.outputs, path + "/mlm:output");
+  }
   if (c.task == "change-detection")
   {
-    const auto known = [](const auto& entry) { return !entry.role.empty(); };
     if (std::all_of(c.inputs.begin(), c.inputs.end(), known) && !c.inputs.empty())
     {
       r.CheckPair(c.inputs, path + "/mlm:input");

@@ -8,10 +8,10 @@
 
 #include "otbDLParallel.h"
 #include "otbDLPatchStore.h"
+#include "otbDLStopwatch.h"
 
 #include <algorithm>
 #include <atomic>
-#include <chrono>
 #include <cmath>
 #include <limits>
 #include <utility>
@@ -24,26 +24,14 @@ namespace dl
 namespace
 {
 
-/** Adds the time until its end to a counter, in seconds. */
-class Stopwatch
-{
-public:
-  explicit Stopwatch(double& seconds) : m_Seconds(seconds), m_Start(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() { m_Seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - m_Start).count(); }
-
-private:
-  double& m_Seconds;
-  std::chrono::steady_clock::time_point m_Start;
-};
-
 /** Stands in score 0 of a blended patch where the pixel holds no data. */
 constexpr float noDataMark = -std::numeric_limits<float>::infinity();
 
 } // namespace
 
 PatchEngine::PatchEngine(const PatchGrid& grid, std::shared_ptr<Predictor> predictor, std::shared_ptr<const MapOperator> mapOperator,
-                         std::vector<InputNormalisation> inputs, Settings settings)
-    : m_Grid(grid), m_Predictor(std::move(predictor)), m_Operator(std::move(mapOperator)), m_Inputs(std::move(inputs)), m_Settings(std::move(settings))
+                         std::shared_ptr<PatchSource> source, Settings settings)
+    : m_Grid(grid), m_Predictor(std::move(predictor)), m_Operator(std::move(mapOperator)), m_Source(std::move(source)), m_Settings(std::move(settings))
 {
   m_Window = m_Settings.window.Empty() ? m_Grid.Image() : Intersection(m_Settings.window, m_Grid.Image());
   if (m_Window.Empty())
@@ -51,7 +39,7 @@ PatchEngine::PatchEngine(const PatchGrid& grid, std::shared_ptr<Predictor> predi
     m_Window = m_Grid.Image();
   }
   m_WindowPatches = m_Grid.Covering(m_Window);
-  m_Statistics.patchesInWindow = m_WindowPatches.Area();
+  m_Statistics.samplesInWindow = m_WindowPatches.Area();
 
   // Cropped patches never meet again: their decision is kept. Blended ones meet as scores.
   const std::size_t channels = m_Grid.Blending() == Blend::Crop ? m_Operator->ResultChannels() : m_Operator->ScoreChannels();
@@ -77,17 +65,17 @@ Region PatchEngine::Support(std::int64_t i, std::int64_t j) const
   return Intersection(m_Grid.Core(i, j), m_Window);
 }
 
-void PatchEngine::Produce(const Region& region, PixelSource& source, const std::vector<ResultPlane>& results, const Progress& progress)
+void PatchEngine::Produce(const Region& region, const std::vector<ResultPlane>& results, const Progress& progress)
 {
   const Region patches = m_Grid.Covering(region);
   const bool blended = m_Grid.Blending() == Blend::Hann;
   const auto lastCell = blended ? patches.y1 - 1 : patches.y1;
   for (std::int64_t b = patches.y0; b < lastCell; ++b)
   {
-    ComputeRow(b, patches, source, progress);
+    ComputeRow(b, patches, progress);
     if (blended)
     {
-      ComputeRow(b + 1, patches, source, progress);
+      ComputeRow(b + 1, patches, progress);
     }
     Stopwatch watch(m_Statistics.secondsDeciding);
     for (std::int64_t a = patches.x0; a < (blended ? patches.x1 - 1 : patches.x1); ++a)
@@ -107,12 +95,12 @@ void PatchEngine::Produce(const Region& region, PixelSource& source, const std::
       RetireRow(lastCell, patches);
     }
   }
-  m_Statistics.patchesSpilled = m_Store->PatchesSpilled();
+  m_Statistics.samplesSpilled = m_Store->PatchesSpilled();
 }
 
 /** Makes the patches of one row of `patches` ready. Slots of the last batch that the row does not fill go to the patches that will be asked for next:
  * first the other rows of this region, then the rest of the window in the order in which images are read. */
-void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, PixelSource& source, const Progress& progress)
+void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, const Progress& progress)
 {
   const Region pinned{patches.x0, std::max(patches.y0, row - 1), patches.x1, row + 2};
   const int batch = static_cast<int>(m_Slots.size());
@@ -136,7 +124,7 @@ void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, PixelSourc
       {
         ++run;
       }
-      i = PackRun(i, j, run, source);
+      i = PackRun(i, j, run);
       if (m_Filled == batch)
       {
         RunBatch(pinned, progress);
@@ -150,8 +138,8 @@ void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, PixelSourc
     takeRow(j, patches.x0, patches.x1, true);
   }
   // Looking further costs reading only; where much is empty it is not worth it.
-  const std::int64_t emptyLimit = m_Statistics.patchesEmpty + 16 * batch;
-  for (std::int64_t j = patches.y0; j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.patchesEmpty < emptyLimit; ++j)
+  const std::int64_t emptyLimit = m_Statistics.samplesEmpty + 16 * batch;
+  for (std::int64_t j = patches.y0; j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.samplesEmpty < emptyLimit; ++j)
   {
     takeRow(j, j < patches.y1 ? std::max(patches.x1, m_WindowPatches.x0) : m_WindowPatches.x0, m_WindowPatches.x1, true);
   }
@@ -162,17 +150,16 @@ void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, PixelSourc
 }
 
 /** Reads patches [i, end) of row j at once and packs those with data. Returns the first one not looked at. */
-std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t end, PixelSource& source)
+std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t end)
 {
   Region needed = m_Grid.Reads(m_Grid.Footprint(i, j));
   for (std::int64_t k = i + 1; k < end; ++k)
   {
     needed = BoundingBox(needed, m_Grid.Reads(m_Grid.Footprint(k, j)));
   }
-  PixelBlock block;
   {
     Stopwatch watch(m_Statistics.secondsReading);
-    block = source.Read(needed);
+    m_Source->Read(needed);
   }
 
   Stopwatch watch(m_Statistics.secondsPacking);
@@ -183,13 +170,13 @@ std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t e
   {
     Read& read = m_Reads[k];
     const Region footprint = m_Grid.Footprint(i + k, j);
-    PatchValidity(block, footprint, image.Width(), image.Height(), m_Inputs, read.valid);
+    m_Source->Look(footprint, m_Operator->CountChannels() > 0, read.content);
     // What lies outside the image is a mirror image: it does not make a patch worth inferring.
     const Region inside = Intersection(m_Grid.Core(i + k, j), image);
     read.any = false;
     for (std::int64_t y = inside.y0; y < inside.y1 && !read.any; ++y)
     {
-      const std::uint8_t* from = read.valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
+      const std::uint8_t* from = read.content.valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
       read.any = std::any_of(from, from + inside.Width(), [](std::uint8_t v) { return v != 0; });
     }
   };
@@ -202,10 +189,10 @@ std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t e
     if (!m_Reads[k].any)
     {
       m_Store->SetState(patch, PatchStore::State::Empty);
-      ++m_Statistics.patchesEmpty;
+      ++m_Statistics.samplesEmpty;
       continue;
     }
-    m_Statistics.patchesRepeated += m_Store->WasInferred(patch);
+    m_Statistics.samplesRepeated += m_Store->WasInferred(patch);
     m_Store->SetState(patch, PatchStore::State::Pending);
     m_Reads[k].slot = m_Filled;
     m_Slots[m_Filled++].patch = patch;
@@ -220,18 +207,23 @@ std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t e
     }
     const Region footprint = m_Grid.Footprint(i + k, j);
     const Region inside = Intersection(m_Grid.Core(i + k, j), image);
-    auto& valid = m_Slots[read.slot].valid;
-    valid.assign(static_cast<std::size_t>(core) * core, 0);
-    for (std::int64_t y = inside.y0; y < inside.y1; ++y)
+    const auto cut = [&](const auto& from, auto& to)
     {
-      const std::uint8_t* from = read.valid.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
-      std::copy(from, from + inside.Width(), valid.data() + (y - footprint.y0 - offset) * core + (inside.x0 - footprint.x0 - offset));
-    }
-    for (std::size_t in = 0; in < m_Inputs.size(); ++in)
+      to.assign(static_cast<std::size_t>(core) * core, 0);
+      for (std::int64_t y = inside.y0; y < inside.y1; ++y)
+      {
+        const auto* line = from.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
+        std::copy(line, line + inside.Width(), to.data() + (y - footprint.y0 - offset) * core + (inside.x0 - footprint.x0 - offset));
+      }
+    };
+    auto& content = m_Slots[read.slot].content;
+    cut(read.content.valid, content.valid);
+    content.counts.resize(read.content.counts.size());
+    for (std::size_t s = 0; s < content.counts.size(); ++s)
     {
-      PackPatch(block, footprint, image.Width(), image.Height(), static_cast<int>(in), m_Inputs[in], read.valid, m_Predictor->Input(static_cast<int>(in)),
-                read.slot);
+      cut(read.content.counts[s], content.counts[s]);
     }
+    m_Source->Pack(footprint, read.content, *m_Predictor, read.slot);
   };
   ParallelFor(count, m_Settings.threads, pack);
   return end;
@@ -241,15 +233,15 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
 {
   if (progress)
   {
-    progress(std::min(1., static_cast<double>(m_Statistics.patchesInferred - m_Statistics.patchesRepeated + m_Statistics.patchesEmpty) /
-                              static_cast<double>(m_Statistics.patchesInWindow)));
+    progress(std::min(1., static_cast<double>(m_Statistics.samplesInferred - m_Statistics.samplesRepeated + m_Statistics.samplesEmpty) /
+                              static_cast<double>(m_Statistics.samplesInWindow)));
   }
   {
     Stopwatch watch(m_Statistics.secondsModel);
     m_Predictor->Run(m_Filled);
   }
   m_Statistics.modelCalls += (m_Filled + m_Predictor->CallSize() - 1) / m_Predictor->CallSize();
-  m_Statistics.patchesInferred += m_Filled;
+  m_Statistics.samplesInferred += m_Filled;
 
   Stopwatch watch(m_Statistics.secondsDeciding);
   std::vector<BatchView> outputs;
@@ -259,7 +251,8 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
   }
   const int core = m_Grid.CoreSize();
   const std::ptrdiff_t pixels = static_cast<std::ptrdiff_t>(core) * core;
-  const int channels = m_Operator->ScoreChannels();
+  const int channels = m_Operator->ScoreChannels(), counted = m_Operator->CountChannels();
+  const Region part{m_Grid.CoreOffset(), m_Grid.CoreOffset(), m_Grid.CoreOffset() + core, m_Grid.CoreOffset() + core};
   const auto& noData = m_Operator->NoData();
   const auto isPinned = [&](std::int64_t patch)
   {
@@ -275,14 +268,22 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
   std::atomic<std::int64_t> notFinite{0};
   const auto decide = [&](int n)
   {
-    const Slot& slot = m_Slots[n];
+    const PatchContent& content = m_Slots[n].content;
     float* data = made[n]->data();
+    const auto score = [&](float* scores)
+    {
+      m_Operator->Score(outputs, n, part, scores);
+      for (int s = 0; s < counted; ++s)
+      {
+        std::copy(content.counts[s].begin(), content.counts[s].end(), scores + (channels - counted + s) * pixels);
+      }
+    };
     if (m_Grid.Blending() == Blend::Hann)
     {
-      m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, data);
+      score(data);
       for (std::ptrdiff_t p = 0; p < pixels; ++p)
       {
-        if (!slot.valid[p])
+        if (!content.valid[p])
         {
           data[p] = noDataMark;
         }
@@ -290,12 +291,12 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
       return;
     }
     std::vector<float> scores(pixels * channels);
-    m_Operator->Score(outputs, n, m_Grid.CoreOffset(), core, scores.data());
+    score(scores.data());
     m_Operator->Decide(scores.data(), pixels, pixels, data, pixels);
     std::int64_t bad = 0;
     for (std::ptrdiff_t p = 0; p < pixels; ++p)
     {
-      bool good = slot.valid[p] != 0;
+      bool good = content.valid[p] != 0;
       if (good)
       {
         for (int c = 0; c < channels; ++c)

@@ -214,7 +214,7 @@ TEST(PatchMapFilter, ProgressIsThatOfTheWholeAndAbortStopsBetweenBatches)
   EXPECT_EQ(seen.back(), 1.f);
   EXPECT_TRUE(bench.filter->IsComplete());
   EXPECT_TRUE(std::is_sorted(seen.begin(), seen.end()));
-  EXPECT_EQ(bench.filter->GetStatistics().patchesInferred, bench.filter->GetGrid().Count());
+  EXPECT_EQ(bench.filter->GetStatistics().samplesInferred, bench.filter->GetGrid().Count());
 
   Bench stopped(image);
   client = {&stopped, &seen, .3f};

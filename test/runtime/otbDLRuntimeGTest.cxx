@@ -436,9 +436,9 @@ TEST(Predictor, TheReportSaysWhatWasSettled)
   EXPECT_FALSE(r.blas.empty());
   // At least the two inputs of 4 bands and the output; at most a few hundred times that.
   const std::size_t least = std::size_t(9) * 96 * 96 * sizeof(float);
-  EXPECT_GT(r.bytesPerPatch, least);
-  EXPECT_LT(r.bytesPerPatch, 300 * least);
-  EXPECT_GT(r.secondsPerPatch, 0.);
+  EXPECT_GT(r.bytesPerSample, least);
+  EXPECT_LT(r.bytesPerSample, 300 * least);
+  EXPECT_GT(r.secondsPerSample, 0.);
   EXPECT_TRUE(r.warnings.empty());
 
   RuntimeOptions cpu = Options(2, 1);
@@ -452,13 +452,13 @@ TEST(Predictor, TheBatchIsMeasuredWhereItIsNotGiven)
   EXPECT_GE(m.report.batch, 2);
   EXPECT_EQ(m.predictor->CallSize(), m.report.batch);
   EXPECT_THAT(m.report.batchReason, HasSubstr("measured, ms a patch: 2: "));
-  EXPECT_GT(m.report.secondsPerPatch, 0.);
+  EXPECT_GT(m.report.secondsPerSample, 0.);
 }
 
 TEST(Predictor, MeasuringStopsWhereTheJobIsSmall)
 {
   RuntimeOptions o = Options(0, 1);
-  o.patches = 10;
+  o.samples = 10;
   Loaded m("pixel.pt", o);
   EXPECT_EQ(m.report.batch, 2);
   EXPECT_THAT(m.report.batchReason, HasSubstr("10 patches"));
@@ -468,7 +468,7 @@ TEST(Predictor, ForwardsSideBySideAreAsManyAsTheMemoryHolds)
 {
   const Loaded free("unet.pt", Options(2, 2));
   RuntimeOptions o = Options(2, 2);
-  o.memory = free.report.bytesBase + 3 * free.report.bytesPerPatch;
+  o.memory = free.report.bytesBase + 3 * free.report.bytesPerSample;
   Loaded tight("unet.pt", o);
   EXPECT_EQ(tight.report.workers, 1);
   EXPECT_EQ(tight.predictor->BatchSize(), 2);

@@ -98,13 +98,13 @@ public:
   int ScoreChannels() const override { return 1; }
   int ResultChannels() const override { return 2; }
   const std::vector<float>& NoData() const override { return m_NoData; }
-  void Score(const std::vector<BatchView>& outputs, int n, int offset, int size, float* scores) const override
+  void Score(const std::vector<BatchView>& outputs, int n, const Region& part, float* scores) const override
   {
-    for (int y = 0; y < size; ++y)
+    for (std::int64_t y = 0; y < part.Height(); ++y)
     {
-      for (int x = 0; x < size; ++x)
+      for (std::int64_t x = 0; x < part.Width(); ++x)
       {
-        scores[y * size + x] = *outputs[0].At(n, 0, offset + y, offset + x);
+        scores[y * part.Width() + x] = *outputs[0].At(n, 0, part.y0 + y, part.x0 + x);
       }
     }
   }

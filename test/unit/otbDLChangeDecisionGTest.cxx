@@ -97,7 +97,7 @@ std::map<Result, std::vector<float>> Decide(const ChangeDecision& decision, cons
 {
   const std::size_t n = std::size_t(size) * size;
   std::vector<float> scores(n * decision.ScoreChannels()), results(n * wanted.size());
-  decision.Score(tensors.Views(), 0, 0, size, scores.data());
+  decision.Score(tensors.Views(), 0, {0, 0, size, size}, scores.data());
   decision.Decide(scores.data(), n, n, results.data(), n);
   std::map<Result, std::vector<float>> maps;
   for (std::size_t r = 0; r < wanted.size(); ++r)
@@ -195,7 +195,7 @@ TEST(ChangeDecisionBinary, ANetworkThatIsNotFiniteGivesScoresThatAreNotFinite)
   Tensors tensors(contract, 1);
   tensors.values[0][0][0] = nan;
   float score = 0.f;
-  ChangeDecision(contract, {ChangeDecision::Change}, .5).Score(tensors.Views(), 0, 0, 1, &score);
+  ChangeDecision(contract, {ChangeDecision::Change}, .5).Score(tensors.Views(), 0, {0, 0, 1, 1}, &score);
   EXPECT_FALSE(std::isfinite(score));
 }
 
@@ -445,7 +445,7 @@ TEST(ChangeDecision, ScoresAreThoseOfTheSquareAskedForAndNoOther)
   const ChangeDecision decision(contract, all, .5);
   ASSERT_EQ(decision.ScoreChannels(), 7);
   std::vector<float> scores(7 * size * size + 1, -9.f);
-  decision.Score(views, 1, offset, size, scores.data());
+  decision.Score(views, 1, {offset, offset, offset + size, offset + size}, scores.data());
   EXPECT_EQ(scores.back(), -9.f);
   for (int y = 0; y < size; ++y)
   {

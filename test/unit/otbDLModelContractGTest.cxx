@@ -12,6 +12,7 @@
 #include <nlohmann/json.hpp>
 
 #include <cmath>
+#include <filesystem>
 #include <fstream>
 #include <random>
 #include <set>
@@ -24,7 +25,7 @@ using Json = nlohmann::json;
 using testing::ElementsAre;
 using testing::HasSubstr;
 
-Json Load(const char* path)
+Json Load(const std::filesystem::path& path)
 {
   std::ifstream in(path);
   return Json::parse(in);
@@ -33,6 +34,12 @@ Json Load(const char* path)
 const Json& Example()
 {
   static const Json example = Load(OTBDL_EXAMPLE);
+  return example;
+}
+
+const Json& SeriesExample()
+{
+  static const Json example = Load(std::filesystem::path(OTBDL_EXAMPLE).replace_filename("time-series.mlm.json"));
   return example;
 }
 
@@ -63,11 +70,12 @@ void Apply(Json& contract, const Json& sets)
   }
 }
 
-/** The example with the mistakes of a line of the table. */
+/** An example with the mistakes of a line of the table. */
 Json Mutated(const Json& line)
 {
-  Json contract = Example();
-  Apply(contract, Table().at("bases").at(line.value("base", "example")));
+  const std::string base = line.value("base", "example");
+  Json contract = Table().at("examples").contains(base) ? SeriesExample() : Example();
+  Apply(contract, Table().at("bases").at(base));
   Apply(contract, line.value("set", Json::object()));
   for (const auto& at : line.value("remove", Json::array()))
   {
@@ -322,6 +330,192 @@ TEST(ModelContract, NullOrNoScalingLeavesRawValues)
   }
 }
 
+TEST(SeriesContract, ExampleHasTheValuesThatItShows)
+{
+  const auto c = ModelContract::Parse(SeriesExample().dump(), "example");
+  EXPECT_EQ(c.task, "time-series-classification");
+  EXPECT_EQ(c.tiling.unit, SpatialUnit::Pixel);
+  EXPECT_EQ(c.tiling.window, 5);
+  ASSERT_EQ(c.sensors.size(), 2u);
+  EXPECT_EQ(c.sensors[0].name, "Sentinel-2");
+  EXPECT_FALSE(c.sensors[0].optional);
+  EXPECT_TRUE(c.sensors[1].optional);
+  ASSERT_EQ(c.inputs.size(), 4u);
+  ASSERT_EQ(c.outputs.size(), 4u);
+  EXPECT_EQ(c.outputs[0].channels, 3);
+  EXPECT_EQ(c.outputs[3].channels, 64);
+}
+
+TEST(SeriesContract, SeriesOfTheExampleIsRead)
+{
+  const auto in = ModelContract::Parse(SeriesExample().dump(), "example").inputs[0];
+  EXPECT_EQ(in.role, "sits");
+  EXPECT_THAT(in.axes, ElementsAre(Axis::Batch, Axis::Time, Axis::Bands, Axis::Height, Axis::Width));
+  EXPECT_THAT(in.bands, ElementsAre("B02", "B03", "B04", "B08", "NDVI"));
+  EXPECT_THAT(in.sensors, ElementsAre(1, 1, 1, 1, -1));
+  ASSERT_EQ(in.derived.size(), 1u);
+  EXPECT_EQ(in.derived[0].band, 4);
+  EXPECT_EQ(in.derived[0].a, 3);
+  EXPECT_EQ(in.derived[0].b, 2);
+  EXPECT_EQ(in.scaling.size(), 5u);
+  EXPECT_EQ(in.noData, 0.);
+  EXPECT_EQ(in.temporal.policy, TemporalSpec::Policy::Fixed);
+  EXPECT_EQ(in.temporal.length, 25);
+  EXPECT_EQ(in.steps, 25);
+  EXPECT_EQ(in.temporal.gapFill, TemporalSpec::GapFill::Grid);
+  EXPECT_EQ(in.temporal.gridStart, "03-01");
+  EXPECT_EQ(in.temporal.gridEnd, "10-27");
+  EXPECT_EQ(in.temporal.gridStep, 10);
+  EXPECT_EQ(in.of, -1);
+}
+
+TEST(SeriesContract, DatesAndMasksOfTheExampleAreRead)
+{
+  const auto c = ModelContract::Parse(SeriesExample().dump(), "example");
+  EXPECT_EQ(c.inputs[1].of, 0);
+  EXPECT_EQ(c.inputs[1].steps, 25);
+  EXPECT_EQ(c.inputs[1].type, ElementType::Int64);
+  EXPECT_EQ(c.inputs[1].encoding.kind, DateEncoding::Kind::DayOfYear);
+  EXPECT_THAT(c.inputs[1].axes, ElementsAre(Axis::Batch, Axis::Time));
+  EXPECT_EQ(c.inputs[3].of, 2);
+  EXPECT_EQ(c.inputs[3].steps, 40);
+  EXPECT_EQ(c.inputs[3].type, ElementType::Float32);
+  EXPECT_FALSE(c.inputs[3].maskedIsOne);
+  EXPECT_TRUE(c.inputs[3].bands.empty()); // named for MLM's sake
+  EXPECT_EQ(c.inputs[3].axes, c.inputs[2].axes);
+}
+
+TEST(SeriesContract, PaddingIsRead)
+{
+  Json contract = SeriesExample();
+  Json& temporal = contract["properties"]["mlm:input"][2]["otb:temporal"];
+  temporal["pad_side"] = "start";
+  temporal["pad_value"] = -2.5;
+  contract["properties"]["mlm:input"][1]["otb:encoding"]["pad_value"] = -1;
+  const auto c = ModelContract::Parse(contract.dump(), "test");
+  EXPECT_EQ(c.inputs[2].temporal.policy, TemporalSpec::Policy::Max);
+  EXPECT_TRUE(c.inputs[2].temporal.padAtStart);
+  EXPECT_EQ(c.inputs[2].temporal.padValue, -2.5f);
+  EXPECT_FALSE(c.inputs[0].temporal.padAtStart);
+  EXPECT_EQ(c.inputs[1].encoding.padValue, -1.f);
+}
+
+TEST(SeriesContract, InputsOfSinglePixelsAreRead)
+{
+  const auto c = ModelContract::Parse(Mutated({{"base", "series_pixel"}}).dump(), "test");
+  EXPECT_EQ(c.tiling.window, 1);
+  const auto& in = c.inputs[1];
+  EXPECT_THAT(in.axes, ElementsAre(Axis::Batch, Axis::Bands, Axis::Time));
+  EXPECT_THAT(in.sensors, ElementsAre(1, 2, 0, -1));
+  EXPECT_EQ(in.temporal.policy, TemporalSpec::Policy::Any);
+  EXPECT_EQ(in.temporal.gridStart, "2020-02-28");
+  EXPECT_EQ(in.steps, 0);
+  EXPECT_EQ(c.inputs[2].encoding.kind, DateEncoding::Kind::DaysSince);
+  EXPECT_EQ(c.inputs[2].encoding.reference, "2000-02-29");
+  EXPECT_EQ(c.inputs[5].type, ElementType::UInt8);
+  EXPECT_EQ(c.inputs[0].role, "static");
+  EXPECT_EQ(c.inputs[0].scaling.at(1).divisor, 1000.);
+  EXPECT_EQ(c.inputs[0].noData, -9999.);
+}
+
+TEST(SeriesContract, BelongingFollowsTheOrderOfForward)
+{
+  const auto c = ModelContract::Parse(Mutated({{"base", "series_pixel"}}).dump(), "test");
+  const std::pair<const char*, int> wanted[] = {{"dem", -1}, {"x", -1}, {"days", 1}, {"where", -1}, {"month", 1}, {"mask", 1}};
+  ASSERT_EQ(c.inputs.size(), 6u);
+  for (std::size_t k = 0; k < 6; ++k)
+  {
+    EXPECT_EQ(c.inputs[k].name, wanted[k].first);
+    EXPECT_EQ(c.inputs[k].of, wanted[k].second) << c.inputs[k].name;
+  }
+}
+
+TEST(SeriesContract, MasksOfTheDatesOfPatchesAreRead)
+{
+  const auto c = ModelContract::Parse(Mutated({{"base", "series_patch"}}).dump(), "test");
+  EXPECT_EQ(c.tiling.unit, SpatialUnit::Patch);
+  EXPECT_EQ(c.tiling.patch, 32);
+  EXPECT_EQ(c.inputs[3].minValid, .5);
+  EXPECT_TRUE(c.inputs[3].maskedIsOne);
+  EXPECT_EQ(c.inputs[3].type, ElementType::Bool);
+  EXPECT_FALSE(c.inputs[3].Has(Axis::Height));
+  EXPECT_FALSE(c.inputs[3].Has(Axis::Bands));
+  EXPECT_TRUE(c.inputs[3].Has(Axis::Time));
+}
+
+TEST(SeriesContract, SensorsNeedNoNames)
+{
+  const auto c = ModelContract::Parse(Mutated(Line("valid", "sensors_not_named")).dump(), "test");
+  EXPECT_TRUE(c.sensors.empty());
+  EXPECT_THAT(c.inputs[2].sensors, ElementsAre(2, 2));
+}
+
+TEST(SeriesContract, AuxiliaryOutputsHaveAnyChannels)
+{
+  const auto c = ModelContract::Parse(Mutated(Line("valid", "aux_of_any_axes")).dump(), "test");
+  EXPECT_EQ(c.outputs[1].channels, 0);
+}
+
+TEST(SeriesContract, ImagesHaveTheirAxesAndNoSeries)
+{
+  const auto in = ModelContract::Parse(Example().dump(), "test").inputs[0];
+  EXPECT_THAT(in.axes, ElementsAre(Axis::Batch, Axis::Bands, Axis::Height, Axis::Width));
+  EXPECT_FALSE(in.Has(Axis::Time));
+  EXPECT_EQ(in.steps, 0);
+  EXPECT_TRUE(in.sensors.empty());
+}
+
+TEST(SeriesContract, DaysOfTheCalendarAreKnown)
+{
+  const auto accepted = [](const std::string& day)
+  {
+    Json contract = Mutated({{"base", "series_pixel"}});
+    contract["properties"]["mlm:input"][1]["otb:encoding"]["reference"] = day;
+    return Violations(contract.dump()).empty();
+  };
+  for (const char* good : {"2000-02-29", "2024-02-29", "2023-02-28", "1900-01-01", "2199-12-31", "2021-04-30"})
+  {
+    EXPECT_TRUE(accepted(good)) << good;
+  }
+  for (const char* bad : {"1900-02-29", "2023-02-29", "2021-04-31", "2021-00-01", "2021-13-01", "2021-01-00", "2021-01-32", "0000-01-01", "1899-12-31",
+                          "2200-01-01", "2021-1-01", "21-01-01", "2021/01/01", "2021-01-01T00", " 2021-01-01", "2021-01-01\n", "-021-01-01"})
+  {
+    EXPECT_FALSE(accepted(bad)) << bad;
+  }
+}
+
+/** Of a fixed series on a grid, the numbers of steps that are accepted. */
+std::set<int> AcceptedLengths(const char* start, const char* end, int step)
+{
+  std::set<int> lengths;
+  for (int length = 1; length <= 400; ++length)
+  {
+    Json contract = SeriesExample();
+    Json& inputs = contract["properties"]["mlm:input"];
+    inputs[0]["otb:temporal"] = {{"policy", "fixed"}, {"length", length}, {"gapfill", "grid"}, {"grid", {{"start", start}, {"end", end}, {"step", step}}}};
+    inputs[0]["input"]["shape"][1] = length;
+    inputs[1]["input"]["shape"][1] = length;
+    if (Violations(contract.dump()).empty())
+    {
+      lengths.insert(length);
+    }
+  }
+  return lengths;
+}
+
+TEST(SeriesContract, AGridHasAsManyDatesAsItsSteps)
+{
+  EXPECT_THAT(AcceptedLengths("2019-12-31", "2020-12-31", 1), ElementsAre(367));
+  EXPECT_THAT(AcceptedLengths("2021-01-01", "2021-12-31", 10), ElementsAre(37));
+  EXPECT_THAT(AcceptedLengths("2021-01-01", "2021-01-01", 10), ElementsAre(1));
+}
+
+TEST(SeriesContract, AYearlyGridMayHaveALeapDayInIt)
+{
+  EXPECT_THAT(AcceptedLengths("01-01", "12-31", 1), ElementsAre(365, 366));
+  EXPECT_THAT(AcceptedLengths("11-01", "03-01", 30), ElementsAre(5));
+}
+
 TEST(ModelContract, TheMessageNamesTheOriginAndEveryViolation)
 {
   const Json& line = Line("invalid", "several_at_once");
@@ -438,6 +632,12 @@ Json Anything(std::mt19937& random)
                                            "x1",
                                            "transition_logits",
                                            "processing",
+                                           "sits",
+                                           "pixel",
+                                           "any",
+                                           "2020-02-29",
+                                           {"batch", "time"},
+                                           {{"policy", "any"}, {"gapfill", "none"}},
                                            std::string(100000, 'a'),
                                            "\xC3\xA9t\xC3\xA9",
                                            Json::array(),
@@ -506,12 +706,12 @@ bool Accepted(const std::string& text)
 TEST(ModelContract, DamagedContractsGiveViolationsAndNothingElse)
 {
   std::mt19937 random(20260101);
-  const char* const bases[] = {"example", "semantic", "transition", "hann"};
+  const char* const bases[] = {"example", "semantic", "transition", "hann", "series", "series_patch", "series_pixel"};
   int accepted = 0;
   constexpr int trials = 2000;
   for (int trial = 0; trial < trials; ++trial)
   {
-    Json contract = Mutated({{"base", bases[trial % 4]}});
+    Json contract = Mutated({{"base", bases[trial % 7]}});
     for (int k = 0; k <= trial % 3; ++k)
     {
       Damage(contract, random);

@@ -112,7 +112,8 @@ public:
     s.threads = 2;
     s.spillDirectory = c.spill ? testing::TempDir() : "";
     s.window = window;
-    engine = std::make_unique<PatchEngine>(PatchGrid(c.width, c.height, t), predictor, std::make_shared<Identity>(), OneInput(2), s);
+    engine = std::make_unique<PatchEngine>(PatchGrid(c.width, c.height, t), predictor, std::make_shared<Identity>(),
+                                           std::make_shared<ImagePatchSource>(m_Source, OneInput(2), c.width, c.height), s);
     map.assign(std::size_t(2) * c.width * c.height, std::numeric_limits<float>::quiet_NaN());
   }
   void Make(const Region& r)
@@ -123,7 +124,7 @@ public:
     {
       planes.push_back({map.data() + k * plane + r.y0 * m_Case.width + r.x0, 1, m_Case.width});
     }
-    engine->Produce(r, *m_Source, planes);
+    engine->Produce(r, planes, {});
   }
   void MakeTiles(int w, int h, Region window)
   {
@@ -173,7 +174,7 @@ TEST_P(PatchEngineInvariance, AnyRegionsGiveTheSamePixelsAndNoPatchTwice)
   const auto& s = whole.engine->Statistics();
   EXPECT_EQ(whole.predictor->calls, s.modelCalls);
   EXPECT_EQ(s.modelCalls, s.MinimumCalls(c.batch));
-  EXPECT_EQ(s.patchesInferred + s.patchesEmpty, whole.engine->Grid().Count());
+  EXPECT_EQ(s.samplesInferred + s.samplesEmpty, whole.engine->Grid().Count());
   for (const float v : whole.map)
   {
     ASSERT_FALSE(std::isnan(v));
@@ -188,8 +189,8 @@ TEST_P(PatchEngineInvariance, AnyRegionsGiveTheSamePixelsAndNoPatchTwice)
     const auto& st = streamed.engine->Statistics();
     if (c.spill)
     {
-      EXPECT_EQ(st.patchesRepeated, 0) << t.first << " x " << t.second;
-      EXPECT_EQ(st.patchesInferred, s.patchesInferred) << t.first << " x " << t.second;
+      EXPECT_EQ(st.samplesRepeated, 0) << t.first << " x " << t.second;
+      EXPECT_EQ(st.samplesInferred, s.samplesInferred) << t.first << " x " << t.second;
       EXPECT_EQ(st.modelCalls, st.MinimumCalls(c.batch)) << t.first << " x " << t.second;
     }
   }
@@ -302,8 +303,8 @@ TEST(PatchEngine, EmptyPatchesAreNeverInferred)
   }
   Bench bench(c, source);
   bench.Make({0, 0, c.width, c.height});
-  EXPECT_EQ(bench.engine->Statistics().patchesInferred, 1);
-  EXPECT_EQ(bench.engine->Statistics().patchesEmpty, 15);
+  EXPECT_EQ(bench.engine->Statistics().samplesInferred, 1);
+  EXPECT_EQ(bench.engine->Statistics().samplesEmpty, 15);
   EXPECT_EQ(bench.predictor->calls, 1);
 
   source->At(70, 70, 0) = source->At(70, 70, 1) = 0.f;
@@ -341,7 +342,7 @@ TEST(PatchEngine, ProgressEndsBelowOneAndMayStop)
   double last = -1.;
   std::vector<float> out(std::size_t(2) * c.width * c.height);
   std::vector<ResultPlane> planes = {{out.data(), 1, c.width}, {out.data() + c.width * c.height, 1, c.width}};
-  bench.engine->Produce({0, 0, c.width, c.height}, *source, planes,
+  bench.engine->Produce({0, 0, c.width, c.height}, planes,
                         [&](double done)
                         {
                           EXPECT_GT(done, last);
@@ -351,7 +352,7 @@ TEST(PatchEngine, ProgressEndsBelowOneAndMayStop)
   EXPECT_LT(last, 1.);
 
   Bench stopped(c, source);
-  EXPECT_THROW(stopped.engine->Produce({0, 0, c.width, c.height}, *source, planes,
+  EXPECT_THROW(stopped.engine->Produce({0, 0, c.width, c.height}, planes,
                                        [](double done)
                                        {
                                          if (done > .3)

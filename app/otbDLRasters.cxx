@@ -1,0 +1,280 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#include "otbDLRasters.h"
+
+#include "otbDLError.h"
+#include "otbDLMapFilter.h"
+
+#include "otbImageCommons.h"
+#include "otbImageFileReader.h"
+#include "otbVectorImage.h"
+
+#include <cpl_conv.h>
+#include <cpl_error.h>
+#include <cpl_string.h>
+#include <cpl_vsi.h>
+#include <gdal.h>
+#include <gdal_utils.h>
+
+#include <atomic>
+#include <cmath>
+#include <cstdint>
+#include <iomanip>
+#include <memory>
+#include <sstream>
+#include <unistd.h>
+#include <utility>
+
+namespace otb
+{
+namespace Wrapper
+{
+
+using otb::dl::Complaint;
+using otb::dl::Error;
+
+namespace
+{
+
+struct CloseDataset
+{
+  void operator()(void* dataset) const { GDALClose(dataset); }
+};
+using Dataset = std::unique_ptr<void, CloseDataset>;
+
+std::pair<std::string, std::string> SplitName(const std::string& extended)
+{
+  const auto at = extended.find("?&");
+  return at == std::string::npos ? std::make_pair(extended, std::string()) : std::make_pair(extended.substr(0, at), extended.substr(at));
+}
+
+Dataset OpenDataset(const std::string& path, const std::string& option)
+{
+  GDALAllRegister(); // OTB does so when it reads its first image
+  CPLPushErrorHandler(CPLQuietErrorHandler);
+  Dataset dataset(GDALOpen(path.c_str(), GA_ReadOnly));
+  CPLPopErrorHandler();
+  if (!dataset)
+  {
+    throw Error(Complaint(option, "\"" + path + "\", which cannot be read (" + CPLGetLastErrorMsg() + ")", "an image file", ""));
+  }
+  if (GDALGetRasterCount(dataset.get()) == 0)
+  {
+    throw Error(Complaint(option, "\"" + path + "\", which holds no bands of its own", "an image file",
+                          "Of a file with subdatasets (NetCDF, HDF), name one, or convert it with gdal_translate."));
+  }
+  return dataset;
+}
+
+/** The type that holds the pixels of all bands. */
+GDALDataType TypeOf(GDALDatasetH dataset)
+{
+  GDALDataType type = GDALGetRasterDataType(GDALGetRasterBand(dataset, 1));
+  for (int b = 2; b <= GDALGetRasterCount(dataset); ++b)
+  {
+    type = GDALDataTypeUnion(type, GDALGetRasterDataType(GDALGetRasterBand(dataset, b)));
+  }
+  return type;
+}
+
+template <typename T>
+itk::ImageBase<2>::Pointer Read(const std::string& name, std::vector<itk::ProcessObject::Pointer>& readers)
+{
+  auto reader = otb::ImageFileReader<otb::VectorImage<T, 2>>::New();
+  reader->SetFileName(name);
+  reader->UpdateOutputInformation();
+  readers.emplace_back(reader.GetPointer());
+  return reader->GetOutput();
+}
+
+/** Corners of a data set or an image in its own coordinates: left, top, right, bottom as they come. */
+bool Covers(GDALDatasetH dataset, const itk::ImageBase<2>* reference)
+{
+  double g[6];
+  if (GDALGetGeoTransform(dataset, g) != CE_None)
+  {
+    return false;
+  }
+  const auto size = reference->GetLargestPossibleRegion().GetSize();
+  const auto origin = reference->GetOrigin();
+  const auto spacing = reference->GetSpacing();
+  for (int d = 0; d < 2; ++d)
+  {
+    const double sign = reference->GetDirection()[d][d] < 0. ? -1. : 1.;
+    const double a0 = origin[d] - .5 * sign * spacing[d], a1 = a0 + sign * spacing[d] * static_cast<double>(size[d]);
+    const double b0 = g[3 * d], b1 = b0 + g[d == 0 ? 1 : 5] * (d == 0 ? GDALGetRasterXSize(dataset) : GDALGetRasterYSize(dataset));
+    const double slack = .01 * spacing[d];
+    if (std::min(a0, a1) < std::min(b0, b1) - slack || std::max(a0, a1) > std::max(b0, b1) + slack)
+    {
+      return false;
+    }
+  }
+  return true;
+}
+
+} // namespace
+
+Rasters::~Rasters()
+{
+  this->Clear();
+}
+
+void Rasters::Clear()
+{
+  m_Readers.clear();
+  for (const auto& file : m_VirtualFiles)
+  {
+    VSIUnlink(file.c_str());
+  }
+  m_VirtualFiles.clear();
+}
+
+OpenedRaster Rasters::Open(const std::string& name, const std::string& option)
+{
+  const auto [path, options] = SplitName(name);
+  OpenedRaster opened;
+  GDALDataType type = GDT_Float32;
+  {
+    const Dataset dataset = OpenDataset(path, option);
+    type = TypeOf(dataset.get());
+    if (GDALDataTypeIsComplex(type))
+    {
+      throw Error(Complaint(option, "\"" + path + "\" with complex pixels", "real ones", "Take amplitude or backscatter."));
+    }
+    if (options.find("bands=") == std::string::npos)
+    {
+      for (int b = 1; b <= GDALGetRasterCount(dataset.get()); ++b)
+      {
+        opened.descriptions.emplace_back(GDALGetDescription(GDALGetRasterBand(dataset.get(), b)));
+      }
+    }
+  }
+  switch (type)
+  {
+  case GDT_Byte:
+    opened.image = Read<std::uint8_t>(name, m_Readers);
+    break;
+  case GDT_Int16:
+    opened.image = Read<std::int16_t>(name, m_Readers);
+    break;
+  case GDT_UInt16:
+    opened.image = Read<std::uint16_t>(name, m_Readers);
+    break;
+  case GDT_Int32:
+    opened.image = Read<std::int32_t>(name, m_Readers);
+    break;
+  case GDT_UInt32:
+    opened.image = Read<std::uint32_t>(name, m_Readers);
+    break;
+  case GDT_Float64:
+    opened.image = Read<double>(name, m_Readers);
+    break;
+  default:
+    opened.image = Read<float>(name, m_Readers);
+  }
+  return opened;
+}
+
+OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::string& referenceName, const std::string& name, const std::string& option,
+                             const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled)
+{
+  resampled = false;
+  OpenedRaster opened = this->Open(name, option);
+  std::string difference;
+  try
+  {
+    otb::dl::CheckSameGrid(reference, referenceName, opened.image, option);
+    return opened;
+  }
+  catch (const Error& e)
+  {
+    difference = e.what();
+  }
+  const auto [path, options] = SplitName(name);
+  const std::string wkt = dynamic_cast<const otb::ImageCommons&>(*reference).GetProjectionRef();
+  const std::string own = dynamic_cast<const otb::ImageCommons&>(*opened.image).GetProjectionRef();
+  if (wkt.empty() || own.empty() || difference.find("do not overlap") != std::string::npos)
+  {
+    throw Error(difference);
+  }
+
+  const Dataset source = OpenDataset(path, option);
+  int has = 0;
+  const double declared = GDALGetRasterNoDataValue(GDALGetRasterBand(source.get(), 1), &has);
+  if (isNoData && has)
+  {
+    noData = declared;
+  }
+  if (!noData && !Covers(source.get(), reference))
+  {
+    throw Error(Complaint(option, "\"" + path + "\", which does not cover the whole of " + referenceName + " and has no no-data value", "a value for the rest",
+                          "Declare one: gdal_edit.py -a_nodata VALUE."));
+  }
+
+  const auto size = reference->GetLargestPossibleRegion().GetSize();
+  const auto origin = reference->GetOrigin();
+  const auto spacing = reference->GetSpacing();
+  double low[2], high[2];
+  for (int d = 0; d < 2; ++d)
+  {
+    const double step = (reference->GetDirection()[d][d] < 0. ? -1. : 1.) * spacing[d];
+    const double a = origin[d] - .5 * step, b = a + step * static_cast<double>(size[d]);
+    low[d] = std::min(a, b);
+    high[d] = std::max(a, b);
+  }
+  if (reference->GetDirection()[0][0] < 0. || reference->GetDirection()[1][1] > 0.)
+  {
+    throw Error(difference); // upside down: nothing that GDAL's -te can say
+  }
+  const auto text = [](double value)
+  {
+    std::ostringstream out;
+    out << std::setprecision(17) << value;
+    return out.str();
+  };
+  std::vector<std::string> words = {"-of", "VRT", "-t_srs", wkt, "-te", text(low[0]), text(low[1]), text(high[0]), text(high[1]), "-ts",
+                                    std::to_string(size[0]), std::to_string(size[1]), "-r", method,
+                                    // Exact positions: an approximation would depend on what is computed together.
+                                    "-et", "0", "-wo", "UNIFIED_SRC_NODATA=NO", "-wo", "NUM_THREADS=1"};
+  if (noData && isNoData)
+  {
+    words.insert(words.end(), {"-srcnodata", text(*noData), "-dstnodata", text(*noData)});
+  }
+  else if (noData)
+  {
+    words.insert(words.end(), {"-wo", "INIT_DEST=" + text(*noData)});
+  }
+  char** arguments = nullptr;
+  for (const auto& w : words)
+  {
+    arguments = CSLAddString(arguments, w.c_str());
+  }
+  GDALWarpAppOptions* warp = GDALWarpAppOptionsNew(arguments, nullptr);
+  CSLDestroy(arguments);
+  static std::atomic<int> number{0};
+  const std::string file = "/vsimem/otbtorch-" + std::to_string(getpid()) + "-" + std::to_string(number++) + ".vrt";
+  GDALDatasetH datasets[] = {source.get()};
+  int wrong = 0;
+  const Dataset made(GDALWarp(file.c_str(), nullptr, 1, datasets, warp, &wrong));
+  GDALWarpAppOptionsFree(warp);
+  if (!made || wrong)
+  {
+    throw Error(
+        Complaint(option, "\"" + path + "\", which cannot be resampled (" + CPLGetLastErrorMsg() + ")", "an image that overlaps with " + referenceName, ""));
+  }
+  m_VirtualFiles.push_back(file);
+  GDALFlushCache(made.get());
+  const auto descriptions = opened.descriptions;
+  m_Readers.pop_back(); // that of the file on its own grid
+  opened = this->Open(file + options, option);
+  opened.descriptions = descriptions;
+  resampled = true;
+  return opened;
+}
+
+} // namespace Wrapper
+} // namespace otb

@@ -1,0 +1,67 @@
+/*
+ * Copyright (C) 2026 the OTBTorch authors
+ *
+ * Licensed under the Apache License, Version 2.0: see LICENSE.
+ */
+
+#ifndef otbDLRasters_h
+#define otbDLRasters_h
+
+#include "itkImageBase.h"
+#include "itkProcessObject.h"
+
+#include <optional>
+#include <string>
+#include <vector>
+
+namespace otb
+{
+namespace Wrapper
+{
+
+/** A file as an ITK image of its own pixel type. */
+struct OpenedRaster
+{
+  itk::ImageBase<2>::Pointer image;
+  std::vector<std::string> descriptions; ///< of the bands, as GDAL tells them; empty strings where there are none
+};
+
+/** \class Rasters
+ * \brief Opens image files without changing their type, if need be on another grid.
+ *
+ * Another grid is had from GDAL's warper, as a virtual file that is computed in blocks of its own: its pixels do not depend on what region is asked for.
+ * The images live as long as this object.
+ * \ingroup OTBTorch
+ */
+class Rasters
+{
+public:
+  Rasters() = default;
+  ~Rasters();
+  Rasters(const Rasters&) = delete;
+  Rasters& operator=(const Rasters&) = delete;
+
+  /** \param name an extended file name
+   * \param option, for messages
+   * \throw dl::Error when it cannot be read */
+  OpenedRaster Open(const std::string& name, const std::string& option);
+
+  /** Opens a file on the grid of a reference image, resampled when it has another.
+   * \param method near, bilinear or cubic, as GDAL calls them
+   * \param noData of pixels outside the file; none: then it must cover the reference
+   * \param isNoData does the value stand for no-data inside the file as well? (Else it only fills what is outside.)
+   * \param resampled out: was it? */
+  OpenedRaster OpenOn(const itk::ImageBase<2>* reference, const std::string& referenceName, const std::string& name, const std::string& option,
+                      const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled);
+
+  void Clear();
+
+private:
+  std::vector<itk::ProcessObject::Pointer> m_Readers;
+  std::vector<std::string> m_VirtualFiles;
+};
+
+} // namespace Wrapper
+} // namespace otb
+
+#endif
