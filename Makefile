@@ -57,6 +57,7 @@ install: build
 bench: build
 	@cmake --build build --target otbdlBareModel
 	$(PYTHON) bench/run.py --build build
+	$(PYTHON) bench/sits/run.py --build build
 
 format:
 	clang-format -i include/*.h src/*/*.h src/*/*.cxx app/*.h app/*.cxx test/*/*.cxx

@@ -587,6 +587,17 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   }
   auto predictor = otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, options, m_Runtime);
 
+  const std::size_t tensors = m_Runtime.bytesBase + m_Runtime.bytesPerSample * m_Runtime.batch * m_Runtime.workers;
+  if (job.unit == "pixels" && tensors < ram / 2)
+  {
+    // Networks of pixels are small: what they leave goes to reading, half of it to blocks of files that come back.
+    const std::size_t spare = (ram / 2 - tensors) / 2;
+    m_Settings.readBytes += spare;
+    if (m_CacheBefore >= 0)
+    {
+      GDALSetCacheMax64(GDALGetCacheMax64() + static_cast<GIntBig>(spare));
+    }
+  }
   otbAppLogINFO(<< "Device " << m_Runtime.device << " (" << m_Runtime.deviceReason << "), " << m_Runtime.precision << ", " << m_Runtime.threads
                 << " thread(s), " << m_Runtime.memoryFormat << ", LibTorch " << m_Runtime.torchVersion << " with " << m_Runtime.blas);
   otbAppLogINFO(<< "Batch of " << m_Runtime.batch << " " << job.unit << " (" << m_Runtime.batchReason << "), " << m_Runtime.workers << " at a time");
@@ -599,8 +610,9 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
                                                     : ""));
   const auto megabytes = [](std::size_t bytes) { return static_cast<double>(bytes >> 10) / 1024.; };
   otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
-                << megabytes(m_Runtime.bytesBase + m_Runtime.bytesPerSample * m_Runtime.batch * m_Runtime.workers)
-                << (job.unit == "pixels" ? ", series read at once up to " : ", patches kept up to ") << megabytes(ram / 8) << ", GDAL's cache up to "
+                << megabytes(tensors)
+                << (job.unit == "pixels" ? ", series read at once up to " : ", patches kept up to ")
+                << megabytes(job.unit == "pixels" ? m_Settings.readBytes : m_Settings.keptBytes) << ", GDAL's cache up to "
                 << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to " << megabytes(ram / 4)
                 << "; besides, the programs themselves take " << megabytes(ResidentBytes("VmRSS")));
 

@@ -17,6 +17,7 @@ _LAZY = {
     "min_max": "contract",
     "output": "contract",
     "read": "contract",
+    "time_series": "contract",
     "validate": "contract",
     "z_score": "contract",
     "ExportError": "export",

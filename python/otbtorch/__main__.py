@@ -283,6 +283,13 @@ def _parser():
     command = add("probe-halo", probe_halo, "Measure the halo and the stride of a model.")
     command.add_argument("--samples", type=int, default=8, help="random inputs (default: 8)")
     command.add_argument("--seed", type=int, default=0)
+
+    from . import train_sits  # imports no torch
+
+    text = "Train a classifier of image time series, beside a Random Forest."
+    command = commands.add_parser("train-sits", help=text, description=text)
+    train_sits.add_arguments(command)
+    command.set_defaults(run=train_sits.command)
     return parser
 
 

@@ -516,15 +516,22 @@ void SeriesPreparation::PrepareRow(const SeriesBlock& block, const std::vector<s
                }
              });
   }
-  for (std::size_t k = 0; k < m_Plans.size(); ++k)
+  // A few pixels at a time: their dates and bands, raw and prepared, stay in the cache.
+  constexpr std::size_t atOnce = 32;
+  for (std::size_t begin = 0; begin < columns.size(); begin += atOnce)
   {
-    if (m_Contract.inputs[k].role == "sits")
+    const std::vector<std::ptrdiff_t> some(columns.begin() + static_cast<std::ptrdiff_t>(begin),
+                                           columns.begin() + static_cast<std::ptrdiff_t>(std::min(columns.size(), begin + atOnce)));
+    for (std::size_t k = 0; k < m_Plans.size(); ++k)
     {
-      PrepareSeries(k, block, columns, row, out, first);
-    }
-    else if (m_Contract.inputs[k].role == "static")
-    {
-      PrepareStatic(k, block, columns, row, out, first);
+      if (m_Contract.inputs[k].role == "sits")
+      {
+        PrepareSeries(k, block, some, row, out, first + begin);
+      }
+      else if (m_Contract.inputs[k].role == "static")
+      {
+        PrepareStatic(k, block, some, row, out, first + begin);
+      }
     }
   }
 }
