@@ -609,8 +609,7 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
                 << (m_Runtime.secondsPerSample > 0. ? ", about " + Minutes(m_Runtime.secondsPerSample * static_cast<double>(job.samples)) + " of inference"
                                                     : ""));
   const auto megabytes = [](std::size_t bytes) { return static_cast<double>(bytes >> 10) / 1024.; };
-  otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take "
-                << megabytes(tensors)
+  otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Memory: of " << megabytes(ram) << " MB, tensors take " << megabytes(tensors)
                 << (job.unit == "pixels" ? ", series read at once up to " : ", patches kept up to ")
                 << megabytes(job.unit == "pixels" ? m_Settings.readBytes : m_Settings.keptBytes) << ", GDAL's cache up to "
                 << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to " << megabytes(ram / 4)

@@ -862,7 +862,7 @@ private:
     {
       for (const auto& c : m_ClassNames)
       {
-        names.push_back(std::to_string(c.label) + " " + c.name);
+        names.push_back(std::to_string(c.label) + (c.name.empty() ? "" : " " + c.name));
       }
     }
     else if (key == "nvalid")
@@ -889,11 +889,12 @@ private:
       if (quantised)
       {
         GDALSetRasterNoDataValue(band, -128.);
+        GDALSetMetadataItem(band, "NoData", "-128", nullptr); // as OTB writes it
       }
     }
     if (quantised)
     {
-      GDALSetMetadataItem(dataset, "otb:quantization", "{\"kind\": \"signed_sqrt\", \"scale\": 127.5, \"nodata\": -128}", nullptr);
+      GDALSetMetadataItem(dataset, "OTB_QUANTIZATION", "{\"kind\": \"signed_sqrt\", \"scale\": 127.5, \"nodata\": -128}", nullptr);
     }
     GDALClose(dataset);
   }

@@ -78,6 +78,7 @@ private:
   bool Wants(Result result) const;
 
   std::vector<MapClass> m_Classes;
+  std::vector<int> m_Kept; ///< channels of the network that count, ascending
   std::vector<Result> m_Wanted;
   std::vector<float> m_NoData;
   int m_Members;

@@ -30,6 +30,7 @@ struct RuntimeOptions
   int threads = 0;                ///< of the CPU; 0: as many as the machine has
   std::size_t memory = 0;         ///< bytes that tensors and activations may take; 0: no limit
   std::int64_t samples = 0;       ///< in the whole job: how much measuring is worth; 0: unknown
+  bool plainLayout = false;       ///< never channels-last: for members of an ensemble that must share one layout
   /// Told what happens during the run (the batch was halved for want of memory, say). May be empty.
   std::function<void(const std::string&)> warn;
 };

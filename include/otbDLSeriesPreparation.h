@@ -111,6 +111,9 @@ private:
     std::vector<int> channels; ///< of the input
     std::vector<float> noData; ///< [date][channel]; NaN: none
     std::vector<std::uint8_t> hasNoData;
+
+    /** Does it have dates that can be valid or not? */
+    bool Seen() const { return sensor >= 0 && !absent; }
   };
   /** What must be known of an input. */
   struct Plan
@@ -137,7 +140,8 @@ private:
 
   ModelContract m_Contract;
   SeriesSetup m_Setup;
-  std::vector<Plan> m_Plans; ///< one an input
+  std::vector<Plan> m_Plans;         ///< one an input
+  std::vector<int> m_CountedSensors; ///< ascending
   std::vector<std::string> m_CountedNames;
   std::vector<std::vector<std::uint8_t>> m_Used; ///< [sensor][band]
 };

@@ -286,8 +286,7 @@ def series(
         raise ValueError(f"{name}: gapfill is needed: none, linear or grid")
     policy = policy or ("fixed" if steps is not None or grid else "any")
     if steps is None and grid and policy != "any":
-        counts = _grid_counts(*grid)
-        steps = counts[0] if counts else None
+        steps = _grid_count(*grid)
     temporal = {"policy": policy, "gapfill": gapfill}
     if steps is not None:
         temporal["length"] = steps
@@ -1275,17 +1274,17 @@ def _grid_day(text):
     return _day("2001-" + text if isinstance(text, str) and len(text) == 5 else text)
 
 
-def _grid_counts(start, end, step):
-    """Fewest and most dates of a grid (of MM-DD: 29 February may be in it), None if it is wrong."""
+def _grid_count(start, end, step):
+    """Number of dates of a grid (of MM-DD: as in a common year), None if it is wrong."""
     first, last = _grid_day(start), _grid_day(end)
     if first is None or last is None or len(start) != len(end) or not _is_int(step) or step < 1:
         return None
-    yearly, days = len(start) == 5, (last - first).days
+    days = (last - first).days
     if days < 0:
-        if not yearly:
+        if len(start) != 5:
             return None
         days += 365
-    return days // int(step) + 1, (days + yearly) // int(step) + 1
+    return days // int(step) + 1
 
 
 def _check_temporal(temporal, at, report):
@@ -1305,14 +1304,12 @@ def _check_temporal(temporal, at, report):
         report(f"{_short(end)} does not have the form of start, {start}", *at, "grid", "end")
     elif last < first and len(start) == 10:
         report(f"{_short(end)} lies before start, {start}", *at, "grid", "end")
-    steps, counts = _steps({"otb:temporal": temporal}), _grid_counts(start, end, grid.get("step"))
-    if steps and counts:
+    steps, count = _steps({"otb:temporal": temporal}), _grid_count(start, end, grid.get("step"))
+    if steps and count:
         fixed = temporal["policy"] == "fixed"
-        if counts[0] > steps or (fixed and counts[1] < steps):
+        if count > steps or (fixed and count < steps):
             least = "" if fixed else "at least "
-            report(
-                f"{steps} is given, {least}{counts[0]} (dates of the grid) expected", *at, "length"
-            )
+            report(f"{steps} is given, {least}{count} (dates of the grid) expected", *at, "length")
 
 
 def _check_encoding(entry, at, report):

@@ -71,6 +71,8 @@ def grid_dates(grid, dates=None):
 
         # max() keeps the first of equals, which is the earliest.
         first, last = span(max(range(low.year - 1, high.year + 1), key=overlap))
+        # As many dates every year: those of a common one.
+        last = first + (at(end, 2001 + (end < start)) - at(start, 2001))
     if last < first:
         raise ValueError("the grid of dates ends before it begins")
     return [first + datetime.timedelta(i) for i in range(0, (last - first).days + 1, step)]

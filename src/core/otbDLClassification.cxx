@@ -77,6 +77,10 @@ std::vector<MapClass> SelectClasses(const std::vector<ModelClass>& classes, cons
         members = members.substr(0, second);
       }
     }
+    if (members.empty() || members.back() == '+' || (colon == std::string::npos && members.find('+') != std::string::npos))
+    {
+      fail(form);
+    }
     std::istringstream in(members);
     for (std::string one; std::getline(in, one, '+');)
     {
@@ -100,10 +104,11 @@ std::vector<MapClass> SelectClasses(const std::vector<ModelClass>& classes, cons
       {
         c.label = *value;
       }
-      if (c.name.empty() || c.members.size() > 1)
-      {
-        c.name = c.members.size() == 1 ? it->name : c.name;
-      }
+    }
+    // A class of its own keeps its name; a new one has what it was given.
+    if (c.members.size() == 1 && c.name.empty())
+    {
+      c.name = classes[c.members.front()].name;
     }
     if (c.members.empty())
     {
@@ -142,16 +147,16 @@ Classification::Classification(const ModelContract& contract, int members, std::
       m_EmbeddingIndex = k;
     }
   }
-  std::size_t kept = 0;
   for (const auto& c : m_Classes)
   {
-    kept += c.members.size();
+    m_Kept.insert(m_Kept.end(), c.members.begin(), c.members.end());
     if (c.label == noDataLabel && Wants(Label))
     {
       throw Error(Complaint("nodatalabel", std::to_string(noDataLabel) + ", the label of the class \"" + c.name + "\"", "a label that no class has", ""));
     }
   }
-  m_Restricted = static_cast<int>(kept) < m_NetworkClasses;
+  std::sort(m_Kept.begin(), m_Kept.end());
+  m_Restricted = static_cast<int>(m_Kept.size()) < m_NetworkClasses;
   for (const Result r : m_Wanted)
   {
     if (r == Features || r == QuantisedFeatures)
@@ -282,14 +287,17 @@ void Classification::Score(const std::vector<BatchView>& outputs, int n, const R
           {
             p[k] = from[k * view.strideC];
             finite = finite && std::isfinite(p[k]);
+          }
+          for (const int k : m_Kept)
+          {
             most = std::max(most, p[k]);
           }
-          for (int k = 0; m_Logits && k < m_NetworkClasses; ++k)
+          for (const int k : m_Kept)
           {
-            p[k] = std::exp((p[k] - most) * cooler);
+            // Only against those that are kept: one that is left out may be so likely that they would all be 0.
+            p[k] = m_Logits ? std::exp((p[k] - most) * cooler) : p[k];
             sum += p[k];
           }
-          float kept = 0.f;
           for (std::size_t k = 0; k < K; ++k)
           {
             q[k] = 0.f;
@@ -297,9 +305,8 @@ void Classification::Score(const std::vector<BatchView>& outputs, int n, const R
             {
               q[k] += p[c];
             }
-            kept += q[k];
           }
-          const float divisor = m_Restricted ? kept : m_Logits ? sum : 1.f;
+          const float divisor = m_Restricted || m_Logits ? sum : 1.f;
           float entropy = 0.f;
           for (std::size_t k = 0; k < K; ++k)
           {
@@ -374,12 +381,12 @@ void Classification::Decide(const float* scores, std::ptrdiff_t scoreStride, std
         put(static_cast<float>(m_Classes[best].label));
         break;
       case Confidence:
-        put(s(best));
+        put(std::min(1.f, s(best))); // a mean may round beyond
         break;
       case Probabilities:
         for (int k = 0; k < K; ++k)
         {
-          put(std::round(1000.f * s(k)));
+          put(std::round(1000.f * std::min(1.f, s(k))));
         }
         break;
       case Features:
@@ -397,13 +404,13 @@ void Classification::Decide(const float* scores, std::ptrdiff_t scoreStride, std
         }
         break;
       case Entropy:
-        put(entropy * certainty);
+        put(std::clamp(entropy * certainty, 0.f, 1.f));
         break;
       case Margin:
-        put(s(best) - second);
+        put(std::clamp(s(best) - second, 0.f, 1.f));
         break;
       case MutualInformation:
-        put(std::max(0.f, entropy - s(K)) * certainty);
+        put(std::clamp((entropy - s(K)) * certainty, 0.f, 1.f));
         break;
       case ValidDates:
         for (int k = 0; k < m_Series; ++k)

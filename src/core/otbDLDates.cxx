@@ -194,6 +194,11 @@ std::vector<Day> ParseDates(const std::string& text, const std::string& option, 
 
 std::vector<Day> RegularDates(const TemporalSpec& spec, Day first, Day last)
 {
+  const auto at = [](const std::string& monthDay, int year)
+  {
+    const int month = Digits(monthDay, 0, 2);
+    return MakeDay(year, month, std::min(Digits(monthDay, 3, 2), DaysInMonth(year, month)));
+  };
   Day begin = 0, end = -1;
   if (spec.gridStart.size() == 10)
   {
@@ -202,11 +207,6 @@ std::vector<Day> RegularDates(const TemporalSpec& spec, Day first, Day last)
   }
   else
   {
-    const auto at = [](const std::string& monthDay, int year)
-    {
-      const int month = Digits(monthDay, 0, 2);
-      return MakeDay(year, month, std::min(Digits(monthDay, 3, 2), DaysInMonth(year, month))); // February 29th
-    };
     Day most = 0;
     for (int year = CivilOf(first).year - 1; year <= CivilOf(last).year; ++year)
     {
@@ -221,10 +221,18 @@ std::vector<Day> RegularDates(const TemporalSpec& spec, Day first, Day last)
       }
     }
   }
-  std::vector<Day> dates;
-  for (Day day = begin; day <= end; day += std::max(1, spec.gridStep))
+  const int step = std::max(1, spec.gridStep);
+  int count = end < begin ? 0 : (end - begin) / step + 1;
+  if (spec.gridStart.size() == 5)
   {
-    dates.push_back(day);
+    // As many dates every year: those of a common one.
+    const Day from = at(spec.gridStart, 2001), to = at(spec.gridEnd, spec.gridEnd < spec.gridStart ? 2002 : 2001);
+    count = (to - from) / step + 1;
+  }
+  std::vector<Day> dates;
+  for (int k = 0; k < count; ++k)
+  {
+    dates.push_back(begin + k * step);
   }
   return dates;
 }

@@ -850,11 +850,10 @@ public:
     {
       return;
     }
-    const int days = *end - *start + (*end < *start ? 365 : 0);
-    const int fewest = days / *step + 1, largest = (days + yearly) / *step + 1; // with 29 February
-    if (fewest > *length || (t.policy == TemporalSpec::Policy::Fixed && largest < *length))
+    const int dates = (*end - *start + (*end < *start ? 365 : 0)) / *step + 1; // as in a common year
+    if (dates > *length || (t.policy == TemporalSpec::Policy::Fixed && dates < *length))
     {
-      Complain(lengthPath, std::string("must be ") + (t.policy == TemporalSpec::Policy::Fixed ? "" : "at least ") + std::to_string(fewest) +
+      Complain(lengthPath, std::string("must be ") + (t.policy == TemporalSpec::Policy::Fixed ? "" : "at least ") + std::to_string(dates) +
                                ", the number of dates of the grid, found " + std::to_string(*length));
     }
   }

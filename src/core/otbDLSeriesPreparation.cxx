@@ -217,6 +217,19 @@ SeriesPreparation::SeriesPreparation(const ModelContract& contract, SeriesSetup 
       PlanStatic(k);
     }
   }
+  std::sort(m_CountedSensors.begin(), m_CountedSensors.end());
+  for (const int s : m_CountedSensors)
+  {
+    m_CountedNames.push_back(s < static_cast<int>(m_Contract.sensors.size()) ? m_Contract.sensors[s].name : m_Setup.sensors[s].option);
+  }
+  for (auto& plan : m_Plans)
+  {
+    for (auto& group : plan.groups)
+    {
+      const auto it = std::find(m_CountedSensors.begin(), m_CountedSensors.end(), group.counted);
+      group.counted = it == m_CountedSensors.end() ? -1 : static_cast<int>(it - m_CountedSensors.begin());
+    }
+  }
   for (std::size_t k = 0; k < m_Plans.size(); ++k)
   {
     ModelInput& in = m_Contract.inputs[k];
@@ -355,14 +368,10 @@ void SeriesPreparation::PlanSeries(std::size_t k)
     }
     group.absent = absent;
     group.required = s >= 0 && !optional(s);
-    if (s >= 0 && !absent)
+    if (s >= 0 && !absent && std::find(m_CountedSensors.begin(), m_CountedSensors.end(), s) == m_CountedSensors.end())
     {
-      const std::string name = s < static_cast<int>(m_Contract.sensors.size()) ? m_Contract.sensors[s].name : OptionOf(s);
-      if (std::find(m_CountedNames.begin(), m_CountedNames.end(), name) == m_CountedNames.end())
-      {
-        group.counted = static_cast<int>(m_CountedNames.size());
-        m_CountedNames.push_back(name);
-      }
+      group.counted = s; // and its place among those that are counted, once all are known
+      m_CountedSensors.push_back(s);
     }
     plan.groups.push_back(std::move(group));
   }
@@ -969,8 +978,7 @@ void SeriesPreparation::WriteRow(const PreparedPixels& from, std::size_t first, 
             for (std::size_t g = 0; real && g < groups; ++g)
             {
               // By band: its own sensor (both sensors of a derived band); else all of them.
-              bool concerns =
-                  !series.separate || !in.Has(Axis::Bands) ? series.groups[g].sensor >= 0 || !series.separate : series.groupOf[c] == static_cast<int>(g);
+              bool concerns = !series.separate || !in.Has(Axis::Bands) ? !series.separate || series.groups[g].Seen() : series.groupOf[c] == static_cast<int>(g);
               for (const auto& d : of.derived)
               {
                 concerns = concerns || (in.Has(Axis::Bands) && series.separate && d.band == c && series.groupOf[d.b] == static_cast<int>(g));
@@ -1006,7 +1014,7 @@ void SeriesPreparation::CountValid(const PreparedPixels& from, std::size_t first
         bool valid = true;
         for (std::size_t g = 0; g < groups; ++g)
         {
-          valid = valid && ((series.separate && series.groups[g].sensor < 0) || flags[g * T + t] != 0);
+          valid = valid && ((series.separate && !series.groups[g].Seen()) || flags[g * T + t] != 0);
         }
         validPixels[k][t] += valid;
       }
@@ -1042,7 +1050,7 @@ void SeriesPreparation::WriteSample(const std::vector<std::vector<int>>& validPi
         const std::ptrdiff_t own = t - plan.lead;
         const bool real = own >= 0 && own < static_cast<std::ptrdiff_t>(plan.steps.size());
         const int count = real ? validPixels[k][own] : 0;
-        const bool valid = count > 0 && count >= in.minValid * pixels;
+        const bool valid = count > 0 && count * (1. + 1e-9) >= in.minValid * pixels; // shares like .07 are not exact
         view.At(n, 0, 0, 0)[t * view.strideT] = valid != in.maskedIsOne ? 1.f : 0.f;
       }
     }

@@ -97,7 +97,11 @@ public:
     const std::string wkt = dynamic_cast<const ImageCommons&>(*image).GetProjectionRef();
     if (!wkt.empty())
     {
-      m_Transform = std::make_unique<CoordinateTransformation>(SpatialReference::FromDescription(wkt), SpatialReference::FromWGS84());
+      auto from = SpatialReference::FromDescription(wkt), to = SpatialReference::FromWGS84();
+      // East before north, longitude before latitude, whatever the authority says.
+      from.SetAxisMappingStrategy(OAMS_TRADITIONAL_GIS_ORDER);
+      to.SetAxisMappingStrategy(OAMS_TRADITIONAL_GIS_ORDER);
+      m_Transform = std::make_unique<CoordinateTransformation>(from, to);
     }
   }
   std::pair<float, float> At(double x, double y) const

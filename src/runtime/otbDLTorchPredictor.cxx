@@ -20,11 +20,14 @@
 #include <cstring>
 #include <dlfcn.h>
 #include <exception>
+#include <filesystem>
 #include <fstream>
+#include <functional>
 #include <initializer_list>
 #include <iomanip>
 #include <map>
 #include <mutex>
+#include <numeric>
 #include <sstream>
 #include <thread>
 
@@ -106,6 +109,40 @@ int OpenBlasThreads()
   static const auto get = reinterpret_cast<Getter>(dlsym(RTLD_DEFAULT, "openblas_get_num_threads"));
   return get ? get() : 0;
 }
+
+/** Gives the host, Python say, the threads back that it had, once the last predictor is gone. */
+class HostThreads
+{
+public:
+  static std::shared_ptr<HostThreads> Keep()
+  {
+    static std::mutex mutex;
+    static std::weak_ptr<HostThreads> last;
+    std::lock_guard<std::mutex> lock(mutex);
+    auto kept = last.lock();
+    if (!kept)
+    {
+      kept.reset(new HostThreads);
+      last = kept;
+    }
+    return kept;
+  }
+  ~HostThreads()
+  {
+    at::set_num_threads(m_Torch);
+    if (m_Blas > 0)
+    {
+      SetOpenBlasThreads(m_Blas);
+    }
+  }
+  HostThreads(const HostThreads&) = delete;
+  HostThreads& operator=(const HostThreads&) = delete;
+
+private:
+  HostThreads() : m_Torch(at::get_num_threads()), m_Blas(OpenBlasThreads()) {}
+  int m_Torch;
+  int m_Blas;
+};
 
 /** Memory that this machine could still give, in bytes; 0 if it does not tell. */
 std::size_t AvailableMemory()
@@ -225,7 +262,8 @@ class TorchPredictor : public Predictor
 public:
   TorchPredictor(const std::string& file, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report)
       : m_File(file), m_Contract(contract), m_Pixels(contract.tiling.unit == SpatialUnit::Pixel),
-        m_Side(m_Pixels ? contract.tiling.window : contract.tiling.patch), m_Unit(m_Pixels ? "pixels" : "patches"), m_Warn(options.warn)
+        m_Side(m_Pixels ? contract.tiling.window : contract.tiling.patch), m_Unit(m_Pixels ? "pixels" : "patches"), m_Plain(options.plainLayout),
+        m_Warn(options.warn)
   {
     PrepareProcess();
     report.torchVersion = TORCH_VERSION;
@@ -238,8 +276,7 @@ public:
     report.threads = m_Threads;
     ChooseDevice(options, report);
     m_Workers = m_Device.is_cpu() ? m_Threads : 1;
-    m_HostThreads = at::get_num_threads();
-    m_HostBlasThreads = OpenBlasThreads();
+    m_Before = TensorMemory::InUse();
     SetThreadsOfAForward(1);
     // Pages come when they are touched: without a limit the kernel would end the process where an allocation should have failed.
     if (m_Device.is_cpu() && AvailableMemory() > 0)
@@ -260,12 +297,6 @@ public:
     m_Outputs.clear();
     m_Module = {};
     TensorMemory::Trim();
-    // The host, Python say, computes on with the same libraries.
-    at::set_num_threads(m_HostThreads);
-    if (m_HostBlasThreads > 0)
-    {
-      SetOpenBlasThreads(m_HostBlasThreads);
-    }
   }
 
   int BatchSize() const override { return m_Batch; }
@@ -531,11 +562,11 @@ private:
       const auto forward = m_Module.get_method("forward").graph();
       MakeRowwise(*forward, forward->block());
     }
-    report.bytesBase = TensorMemory::InUse();
+    report.bytesBase = TensorMemory::InUse() - std::min(m_Before, TensorMemory::InUse());
     const auto graph = m_Module.get_method("forward").graph();
     // Group normalisation in channels-last loses a digit (5e-5 instead of 2e-6 on logits with LibTorch 1.13).
     const std::vector<Axis> image = {Axis::Batch, Axis::Bands, Axis::Height, Axis::Width};
-    const bool images = std::all_of(m_Contract.inputs.begin(), m_Contract.inputs.end(), [&](const ModelInput& in) { return in.axes == image; });
+    const bool images = !m_Plain && std::all_of(m_Contract.inputs.begin(), m_Contract.inputs.end(), [&](const ModelInput& in) { return in.axes == image; });
     m_ChannelsLast = images && HasNode(graph->block(), {"conv2d", "_convolution"}) && !HasNode(graph->block(), {"group_norm", "instance_norm"});
   }
 
@@ -820,7 +851,7 @@ private:
     auto start = Clock::now();
     auto reference = Forward(inputs);
     double best = Since(start) / least;
-    report.bytesPerSample = (TensorMemory::Peak() - report.bytesBase) / least;
+    report.bytesPerSample = (TensorMemory::Peak() - std::min(TensorMemory::Peak(), m_Before + report.bytesBase)) / least;
     for (auto& t : reference)
     {
       t = t.clone();
@@ -929,6 +960,18 @@ private:
   void Allocate()
   {
     m_Batch = m_CallSize * m_Workers;
+    if (m_Pixels)
+    {
+      // Several forwards a batch: what is done around a batch, in threads, is worth their start only for some thousands of pixels.
+      std::size_t bytes = 0;
+      for (const auto& in : m_Contract.inputs)
+      {
+        const auto sizes = InputSizes(1, in);
+        bytes += sizeof(float) * static_cast<std::size_t>(std::accumulate(sizes.begin(), sizes.end(), std::int64_t(1), std::multiplies<>()));
+      }
+      const std::size_t pixels = std::min<std::size_t>(4096, (std::size_t(16) << 20) / std::max<std::size_t>(bytes, 1));
+      m_Batch *= static_cast<int>(std::max<std::size_t>(1, pixels / m_Batch));
+    }
     m_Inputs = Zeros(m_Batch);
     for (const auto& out : m_Contract.outputs)
     {
@@ -946,11 +989,12 @@ private:
   bool m_Pixels;          ///< is a sample a pixel (with a window), or a patch?
   int m_Side;             ///< of the patch or window
   std::string m_Unit;     ///< for messages
+  bool m_Plain;           ///< no channels-last
   std::function<void(const std::string&)> m_Warn;
   int m_Batch = 0;
   int m_Threads = 1;
-  int m_HostThreads = 1; ///< as found, to be given back
-  int m_HostBlasThreads = 0;
+  std::shared_ptr<HostThreads> m_HostThreads = HostThreads::Keep();
+  std::size_t m_Before = 0; ///< memory of others' tensors
   int m_Workers = 1;
   int m_ForwardThreads = 1; ///< inside one forward
   int m_CallSize = 1;       ///< samples of one forward
@@ -1037,6 +1081,10 @@ std::vector<std::string> ModelFiles(const std::string& modelFile)
   std::vector<std::string> files;
   for (std::string line; std::getline(in, line);)
   {
+    if (files.empty() && line.rfind("\xef\xbb\xbf", 0) == 0)
+    {
+      line.erase(0, 3); // the mark that some editors put before UTF-8
+    }
     line = line.substr(0, line.find('#'));
     const auto begin = line.find_first_not_of(" \t\r"), end = line.find_last_not_of(" \t\r");
     if (begin == std::string::npos)
@@ -1050,7 +1098,8 @@ std::vector<std::string> ModelFiles(const std::string& modelFile)
       throw Error(
           Complaint("model", "\"" + line + "\" in the list " + modelFile + ", which cannot be read", "one model file a line, relative to the list", ""));
     }
-    if (std::find(files.begin(), files.end(), file) != files.end())
+    const auto same = [&file](const std::string& other) { return std::filesystem::equivalent(file, other); };
+    if (std::any_of(files.begin(), files.end(), same))
     {
       throw Error(Complaint("model", "\"" + line + "\" twice in the list " + modelFile, "different models", ""));
     }
@@ -1092,6 +1141,10 @@ void CheckSameInterface(const ModelContract& first, const std::string& firstName
       differ("the bands" + name, Shown(b.bands), Shown(a.bands));
     }
     bool same = a.noData == b.noData && a.noDataRule == b.noDataRule && a.noDataFill == b.noDataFill && a.derived.size() == b.derived.size();
+    for (std::size_t d = 0; same && d < a.derived.size(); ++d)
+    {
+      same = a.derived[d].band == b.derived[d].band && a.derived[d].a == b.derived[d].a && a.derived[d].b == b.derived[d].b;
+    }
     for (std::size_t c = 0; same && c < a.scaling.size(); ++c)
     {
       const BandScaling &p = a.scaling[c], &q = b.scaling[c];
@@ -1147,22 +1200,44 @@ std::unique_ptr<Predictor> LoadEnsemble(const std::vector<std::string>& modelFil
   RuntimeOptions each = options;
   each.memory = options.memory / modelFiles.size();
   std::vector<std::unique_ptr<Predictor>> members;
-  for (std::size_t m = 0; m < modelFiles.size(); ++m)
+  const auto load = [&]
   {
-    RuntimeReport own;
-    members.push_back(LoadPredictor(modelFiles[m], contracts[m], each, own));
-    if (m == 0)
+    members.clear();
+    each.batch = options.batch;
+    for (std::size_t m = 0; m < modelFiles.size(); ++m)
     {
-      report = own;
-      each.batch = own.batch;
-    }
-    else
-    {
+      RuntimeReport own;
+      members.push_back(LoadPredictor(modelFiles[m], contracts[m], each, own));
+      if (m == 0)
+      {
+        report = own;
+        each.batch = own.batch;
+        continue;
+      }
       report.bytesPerSample += own.bytesPerSample;
-      report.bytesBase = std::max(report.bytesBase, own.bytesBase);
+      report.bytesBase += own.bytesBase;
       report.secondsPerSample += report.secondsPerSample / static_cast<double>(m); // as long as the others
       report.warnings.insert(report.warnings.end(), own.warnings.begin(), own.warnings.end());
     }
+  };
+  load();
+  const auto alike = [&](const std::unique_ptr<Predictor>& member)
+  {
+    bool same = true;
+    for (int k = 0; k < static_cast<int>(contracts.front().inputs.size()); ++k)
+    {
+      const BatchView a = members.front()->Input(k), b = member->Input(k);
+      same = same && a.strideN == b.strideN && a.strideT == b.strideT && a.strideC == b.strideC && a.strideY == b.strideY && a.strideX == b.strideX;
+    }
+    return same;
+  };
+  if (!std::all_of(members.begin(), members.end(), alike))
+  {
+    each.plainLayout = true; // one that all can have
+    load();
+  }
+  for (std::size_t m = 1; m < members.size(); ++m)
+  {
     if (members[m]->BatchSize() != members[0]->BatchSize())
     {
       throw Error(Complaint("model", "that " + modelFiles[m] + " takes more memory than the others", "members that run side by side", "Give more -ram."));

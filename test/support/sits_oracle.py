@@ -174,6 +174,9 @@ def grid_dates(grid, dates):
         if best is None:
             raise ValueError("the grid does not overlap with the series")
         start, end = best
+        common = [datetime.date.fromisoformat(f"{y}-{grid[k]}")
+                  for y, k in ((2001, "start"), (2001 + wraps, "end"))]
+        end = start + (common[1] - common[0])  # as many dates as in a common year
     steps = []
     while start <= end:
         steps.append(start)

@@ -11,6 +11,7 @@
 
 #include <gtest/gtest.h>
 
+#include <atomic>
 #include <cmath>
 #include <limits>
 #include <memory>
@@ -362,6 +363,115 @@ TEST(PatchEngine, ProgressEndsBelowOneAndMayStop)
                                        }),
                std::runtime_error);
   EXPECT_LT(stopped.predictor->calls, 20);
+}
+
+/** An image whose pixels have as many valid dates as their position says, by two series. */
+class CountingSource : public ImagePatchSource
+{
+public:
+  CountingSource(std::shared_ptr<MemorySource> pixels, int width, int height)
+      : ImagePatchSource(std::move(pixels), OneInput(2), width, height), m_Width(width), m_Height(height)
+  {
+  }
+  static int Count(int series, std::int64_t x, std::int64_t y) { return static_cast<int>(series == 0 ? 1 + x + 3 * y : 60000 - x); }
+  void Look(const Region& footprint, bool counts, PatchContent& content) const override
+  {
+    ImagePatchSource::Look(footprint, counts, content);
+    EXPECT_EQ(content.counts.size(), counts ? 1u : 0u);
+    asked = counts;
+    content.counts.assign(counts ? 2 : 0, {});
+    for (std::size_t s = 0; s < content.counts.size(); ++s)
+    {
+      for (auto y = footprint.y0; y < footprint.y1; ++y)
+      {
+        for (auto x = footprint.x0; x < footprint.x1; ++x)
+        {
+          content.counts[s].push_back(static_cast<std::uint16_t>(Count(static_cast<int>(s), Mirror(x, m_Width), Mirror(y, m_Height))));
+        }
+      }
+    }
+  }
+  mutable std::atomic<bool> asked{false};
+
+private:
+  int m_Width, m_Height;
+};
+
+/** Score and, where they are counted, the valid dates of two series. */
+class Counting : public Identity
+{
+public:
+  explicit Counting(bool counted) : m_Counted(counted) {}
+  int ScoreChannels() const override { return m_Counted ? 3 : 1; }
+  int CountChannels() const override { return m_Counted ? 2 : 0; }
+  void Decide(const float* scores, std::ptrdiff_t scoreStride, std::ptrdiff_t count, float* results, std::ptrdiff_t resultStride) const override
+  {
+    for (std::ptrdiff_t i = 0; i < count; ++i)
+    {
+      results[i] = scores[m_Counted ? scoreStride + i : i];
+      results[resultStride + i] = m_Counted ? scores[2 * scoreStride + i] : 0.f;
+    }
+  }
+
+private:
+  bool m_Counted;
+};
+
+TEST(PatchEngine, CountsReachThePixelsThatTheyBelongTo)
+{
+  for (const Blend blend : {Blend::Crop, Blend::Hann})
+  {
+    for (const bool counted : {true, false})
+    {
+      const Case c{101, 77, 32, 4, 6, blend, 4, plenty, true};
+      const auto scene = Scene(c);
+      const auto source = std::make_shared<CountingSource>(scene, c.width, c.height);
+      Tiling t;
+      t.patch = c.patch;
+      t.multiple = c.multiple;
+      t.halo = c.halo;
+      t.blend = blend;
+      PatchEngine::Settings s;
+      s.threads = 2;
+      PatchEngine engine(PatchGrid(c.width, c.height, t), std::make_shared<BoxPredictor>(c.batch, 2, c.patch, 2, false), std::make_shared<Counting>(counted),
+                         source, s);
+      for (const Region& r : {Region{0, 0, 101, 20}, Region{0, 20, 50, 77}, Region{50, 20, 101, 77}})
+      {
+        std::vector<float> map(2 * r.Area());
+        engine.Produce(r, {{map.data(), 1, static_cast<std::ptrdiff_t>(r.Width())}, {map.data() + r.Area(), 1, static_cast<std::ptrdiff_t>(r.Width())}}, {});
+        for (auto y = r.y0; counted && y < r.y1; ++y)
+        {
+          for (auto x = r.x0; x < r.x1; ++x)
+          {
+            const bool none = (y < c.height / 3 && x < c.width / 2) || (x == c.width - 1 && y == c.height - 1);
+            const auto at = (y - r.y0) * r.Width() + x - r.x0;
+            // Blended, they are averages of equal numbers.
+            ASSERT_NEAR(map[at], none ? noData : CountingSource::Count(0, x, y), .1) << x << ", " << y;
+            ASSERT_NEAR(map[r.Area() + at], none ? 9.f : CountingSource::Count(1, x, y), .1) << x << ", " << y;
+          }
+        }
+      }
+      EXPECT_EQ(source->asked, counted) << "counts are not looked for in vain";
+    }
+  }
+}
+
+TEST(ImagePatchSource, AnImageIsASeriesOfOneDate)
+{
+  auto pixels = std::make_shared<MemorySource>(20, 20, 2);
+  pixels->At(3, 4, 0) = pixels->At(3, 4, 1) = 0.f;
+  ImagePatchSource source(pixels, OneInput(2), 20, 20);
+  source.Read({0, 0, 16, 16});
+  PatchContent content;
+  source.Look({-2, -2, 14, 14}, true, content);
+  ASSERT_EQ(content.counts.size(), 1u);
+  for (int i = 0; i < 256; ++i)
+  {
+    ASSERT_EQ(content.valid[i], i == 6 * 16 + 5 ? 0 : 1);
+    ASSERT_EQ(content.counts[0][i], content.valid[i]);
+  }
+  source.Look({-2, -2, 14, 14}, false, content);
+  EXPECT_TRUE(content.counts.empty());
 }
 
 } // namespace
