@@ -25,7 +25,7 @@ namespace dl
  *
  * Only pixels with data reach the network; they are gathered into full batches, however they are scattered. What is read at once follows the blocks of the
  * files and the budget of memory, not the region that is asked for. A pixel's result depends on nothing but the pixel (and its window), so regions may come
- * in any order and size.
+ * in any order and size. While the network works, the next part is read in a thread of its own.
  * \ingroup OTBTorch
  */
 class PixelEngine : public MapEngine
@@ -55,7 +55,9 @@ private:
     std::int64_t y;
   };
 
-  void ProducePart(const Region& part, const Region& region, const std::vector<ResultPlane>& results, const Progress& progress);
+  Region Needed(const Region& part) const;
+  void Prepare(const SeriesBlock& block, const Region& needed);
+  void InferPart(const Region& part, const Region& needed, const Region& region, const std::vector<ResultPlane>& results, const Progress& progress);
   void Pack(int begin, const Region& prepared);
   void RunBatch(const Region& region, const std::vector<ResultPlane>& results, const Progress& progress);
 

@@ -83,7 +83,7 @@ class SeriesReader
 public:
   virtual ~SeriesReader() = default;
 
-  /** Reads a region inside the image. The block stays valid until the next call. */
+  /** Reads a region inside the image. The block stays valid until the next call. May be called from any thread, one at a time. */
   virtual SeriesBlock Read(const Region& region) = 0;
 };
 

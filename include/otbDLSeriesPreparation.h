@@ -131,8 +131,12 @@ private:
   void PlanSeries(std::size_t k);
   void PlanStatic(std::size_t k);
   Group MakeGroup(const ModelInput& input, int sensor, const std::vector<int>& channels, const std::vector<int>& source);
-  void LoadGroup(const Plan& plan, const Group& group, const ModelInput& input, const SeriesBlock& block, const std::vector<std::ptrdiff_t>& columns,
-                 std::ptrdiff_t row, std::vector<float>& values, std::vector<std::uint8_t>& valid) const;
+  void LoadGroup(const Group& group, const ModelInput& input, const SeriesBlock& block, const std::vector<std::ptrdiff_t>& columns, std::ptrdiff_t row,
+                 std::vector<float>& values, std::vector<std::uint8_t>& valid) const;
+  static void Put(const Group& group, const float* from, float* step);
+  int PutUnseen(const Plan& plan, std::size_t g, std::size_t x, std::size_t C, float* values, std::uint8_t* flags) const;
+  int FillGroup(const ModelInput& in, const Plan& plan, std::size_t g, std::size_t judge, std::size_t x, float* values, std::uint8_t* flags) const;
+  void FinishPixel(const ModelInput& in, const Plan& plan, float* values, const std::uint8_t* flags) const;
   void PrepareSeries(std::size_t k, const SeriesBlock& block, const std::vector<std::ptrdiff_t>& columns, std::ptrdiff_t row, PreparedPixels& out,
                      std::size_t first) const;
   void PrepareStatic(std::size_t k, const SeriesBlock& block, const std::vector<std::ptrdiff_t>& columns, std::ptrdiff_t row, PreparedPixels& out,

@@ -12,6 +12,7 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <future>
 #include <numeric>
 #include <utility>
 
@@ -85,9 +86,23 @@ std::vector<Region> PixelEngine::Parts(const Region& region) const
 void PixelEngine::Produce(const Region& region, const std::vector<ResultPlane>& results, const Progress& progress)
 {
   m_Filled = 0;
-  for (const Region& part : Parts(region))
+  const auto parts = Parts(region);
+  std::future<SeriesBlock> ahead;
+  for (std::size_t i = 0; i < parts.size(); ++i)
   {
-    ProducePart(part, region, results, progress);
+    const Region needed = Needed(parts[i]);
+    {
+      Stopwatch watch(m_Statistics.secondsReading);
+      const SeriesBlock block = ahead.valid() ? ahead.get() : m_Reader->Read(needed);
+      watch.Stop();
+      Prepare(block, needed);
+    }
+    // What was read is prepared: the next part is read while the network works on this one.
+    if (i + 1 < parts.size())
+    {
+      ahead = std::async(std::launch::async, [this, next = Needed(parts[i + 1])] { return m_Reader->Read(next); });
+    }
+    InferPart(parts[i], needed, region, results, progress);
   }
   if (m_Filled > 0)
   {
@@ -95,28 +110,28 @@ void PixelEngine::Produce(const Region& region, const std::vector<ResultPlane>& 
   }
 }
 
-void PixelEngine::ProducePart(const Region& part, const Region& region, const std::vector<ResultPlane>& results, const Progress& progress)
+/** A part with the neighbours of its border pixels; beyond the image they are mirrored. */
+Region PixelEngine::Needed(const Region& part) const
 {
-  // With the neighbours of the border pixels; beyond the image they are mirrored.
-  const Region wide{part.x0 - m_Margin, part.y0 - m_Margin, part.x1 + m_Margin, part.y1 + m_Margin};
   Region needed;
-  MirroredInterval(wide.x0, wide.x1, m_Image.Width(), needed.x0, needed.x1);
-  MirroredInterval(wide.y0, wide.y1, m_Image.Height(), needed.y0, needed.y1);
-  SeriesBlock block;
-  {
-    Stopwatch watch(m_Statistics.secondsReading);
-    block = m_Reader->Read(needed);
-  }
-  {
-    Stopwatch watch(m_Statistics.secondsPacking);
-    const std::size_t width = needed.Width();
-    m_Preparation->Allocate(m_Prepared, needed.Area());
-    std::vector<std::ptrdiff_t> columns(width);
-    std::iota(columns.begin(), columns.end(), needed.x0 - block.region.x0);
-    ParallelFor(static_cast<int>(needed.Height()), m_Settings.threads,
-                [&](int y) { m_Preparation->PrepareRow(block, columns, needed.y0 + y - block.region.y0, m_Prepared, y * width); });
-  }
+  MirroredInterval(part.x0 - m_Margin, part.x1 + m_Margin, m_Image.Width(), needed.x0, needed.x1);
+  MirroredInterval(part.y0 - m_Margin, part.y1 + m_Margin, m_Image.Height(), needed.y0, needed.y1);
+  return needed;
+}
 
+void PixelEngine::Prepare(const SeriesBlock& block, const Region& needed)
+{
+  Stopwatch watch(m_Statistics.secondsPacking);
+  const std::size_t width = needed.Width();
+  m_Preparation->Allocate(m_Prepared, needed.Area());
+  std::vector<std::ptrdiff_t> columns(width);
+  std::iota(columns.begin(), columns.end(), needed.x0 - block.region.x0);
+  ParallelFor(static_cast<int>(needed.Height()), m_Settings.threads,
+              [&](int y) { m_Preparation->PrepareRow(block, columns, needed.y0 + y - block.region.y0, m_Prepared, y * width); });
+}
+
+void PixelEngine::InferPart(const Region& part, const Region& needed, const Region& region, const std::vector<ResultPlane>& results, const Progress& progress)
+{
   const auto& noData = m_Operator->NoData();
   const std::size_t series = m_Preparation->CountedSensors().size();
   int packed = m_Filled;

@@ -175,6 +175,11 @@ void Place(const std::vector<Day>& dates, const int* valid, int count, const std
   }
 }
 
+std::uint8_t And(std::uint8_t a, std::uint8_t b)
+{
+  return a & b;
+}
+
 /** Memory that a thread keeps between rows. */
 struct Scratch
 {
@@ -182,6 +187,7 @@ struct Scratch
   std::vector<std::vector<std::uint8_t>> valid; ///< [group]
   std::vector<std::uint8_t> has;                ///< [group]: is there a valid date?
   std::vector<int> list;
+  std::vector<float> mixed;
   std::vector<Between> places;
 };
 
@@ -546,11 +552,9 @@ void SeriesPreparation::PrepareRow(const SeriesBlock& block, const std::vector<s
 }
 
 /** Raw values [pixel][date][channel of the group], and where they are data [pixel][date]. */
-void SeriesPreparation::LoadGroup(const Plan& plan, const Group& group, const ModelInput& input, const SeriesBlock& block,
-                                  const std::vector<std::ptrdiff_t>& columns, std::ptrdiff_t row, std::vector<float>& values,
-                                  std::vector<std::uint8_t>& valid) const
+void SeriesPreparation::LoadGroup(const Group& group, const ModelInput& input, const SeriesBlock& block, const std::vector<std::ptrdiff_t>& columns,
+                                  std::ptrdiff_t row, std::vector<float>& values, std::vector<std::uint8_t>& valid) const
 {
-  (void)plan;
   const bool fixed = group.sensor < 0;
   const Series* series = fixed ? nullptr : &m_Setup.sensors[group.sensor];
   const std::size_t bands = fixed ? m_Setup.fixedBands.size() : series->bands.size();
@@ -639,19 +643,33 @@ void SeriesPreparation::LoadGroup(const Plan& plan, const Group& group, const Mo
   }
 }
 
+/** One step's values of a group to their channels. */
+void SeriesPreparation::Put(const Group& group, const float* from, float* step)
+{
+  const std::size_t n = group.channels.size();
+  if (group.channels.back() - group.channels.front() + 1 == static_cast<int>(n))
+  {
+    std::copy(from, from + n, step + group.channels.front());
+    return;
+  }
+  for (std::size_t i = 0; i < n; ++i)
+  {
+    step[group.channels[i]] = from[i];
+  }
+}
+
 void SeriesPreparation::PrepareSeries(std::size_t k, const SeriesBlock& block, const std::vector<std::ptrdiff_t>& columns, std::ptrdiff_t row,
                                       PreparedPixels& out, std::size_t first) const
 {
   const ModelInput& in = m_Contract.inputs[k];
   const Plan& plan = m_Plans[k];
-  const std::size_t width = columns.size(), C = in.bands.size(), T = plan.steps.size(), groups = plan.groups.size();
-  const bool fill = in.temporal.gapFill != TemporalSpec::GapFill::None;
+  const std::size_t C = in.bands.size(), T = plan.steps.size(), groups = plan.groups.size(), flagGroups = plan.separate ? groups : 1;
   Scratch& scratch = ThreadScratch();
   scratch.values.resize(std::max(scratch.values.size(), groups));
   scratch.valid.resize(std::max(scratch.valid.size(), groups));
   scratch.has.resize(std::max(scratch.has.size(), groups));
 
-  int combined = -1; // the group whose flags are those of all
+  std::size_t combined = groups; // the group whose flags are those of all
   for (std::size_t g = 0; g < groups; ++g)
   {
     const Group& group = plan.groups[g];
@@ -659,206 +677,166 @@ void SeriesPreparation::PrepareSeries(std::size_t k, const SeriesBlock& block, c
     {
       continue;
     }
-    LoadGroup(plan, group, in, block, columns, row, scratch.values[g], scratch.valid[g]);
-    if (group.sensor < 0 || plan.separate || plan.dates.empty())
+    LoadGroup(group, in, block, columns, row, scratch.values[g], scratch.valid[g]);
+    if (!group.Seen() || plan.separate || plan.dates.empty())
     {
       continue;
     }
-    if (combined < 0)
-    {
-      combined = static_cast<int>(g);
-    }
-    else
-    {
-      auto& all = scratch.valid[combined];
-      std::transform(all.begin(), all.end(), scratch.valid[g].begin(), all.begin(), [](std::uint8_t a, std::uint8_t b) { return std::uint8_t(a & b); });
-    }
+    combined = std::min(combined, g);
+    auto& all = scratch.valid[combined];
+    std::transform(all.begin(), all.end(), scratch.valid[g].begin(), all.begin(), And);
   }
 
-  const std::size_t flagGroups = plan.separate ? groups : 1;
-  for (std::size_t x = 0; x < width; ++x)
+  for (std::size_t x = 0; x < columns.size(); ++x)
   {
-    float* values = out.inputs[k].values.data() + (first + x) * T * C;
-    std::uint8_t* flags = out.inputs[k].valid.data() + (first + x) * flagGroups * T;
-    if (!plan.separate)
-    {
-      std::fill_n(flags, T, std::uint8_t(1));
-    }
-    bool fixedBad = false;
+    const std::size_t pixel = first + x;
+    float* values = out.inputs[k].values.data() + pixel * T * C;
+    std::uint8_t* flags = out.inputs[k].valid.data() + pixel * flagGroups * T;
+    std::fill_n(flags, flagGroups * T, std::uint8_t(1));
     for (std::size_t g = 0; g < groups; ++g)
     {
       const Group& group = plan.groups[g];
-      const std::size_t n = group.channels.size();
       std::uint8_t* own = flags + (plan.separate ? g * T : 0);
-      scratch.has[g] = !group.absent;
-      if (group.absent)
-      {
-        std::fill_n(own, plan.separate ? T : 0, std::uint8_t(0));
-        for (std::size_t t = 0; t < T; ++t)
-        {
-          for (const int c : group.channels)
-          {
-            values[t * C + c] = 0.f; // and the fill value once all is scaled
-          }
-        }
-        continue;
-      }
-      const bool contiguous = group.channels.back() - group.channels.front() + 1 == static_cast<int>(n);
-      const auto put = [&](std::size_t t, const float* from)
-      {
-        float* to = values + t * C;
-        if (contiguous)
-        {
-          std::copy(from, from + n, to + group.channels.front());
-        }
-        else
-        {
-          for (std::size_t i = 0; i < n; ++i)
-          {
-            to[group.channels[i]] = from[i];
-          }
-        }
-      };
-      if (group.sensor < 0)
-      {
-        const bool good = scratch.valid[g][x] != 0;
-        fixedBad = fixedBad || !good;
-        if (plan.separate)
-        {
-          std::fill_n(own, T, static_cast<std::uint8_t>(good));
-        }
-        for (std::size_t t = 0; t < T; ++t)
-        {
-          put(t, scratch.values[g].data() + x * n);
-        }
-        continue;
-      }
-
-      const auto& dates = m_Setup.sensors[group.sensor].dates;
-      const std::size_t count = dates.size();
-      const std::uint8_t* ok = scratch.valid[combined >= 0 ? combined : static_cast<int>(g)].data() + x * count;
-      const float* raw = scratch.values[g].data() + x * count * n;
-      scratch.list.resize(count);
-      int valid = 0;
-      for (std::size_t t = 0; t < count; ++t)
-      {
-        scratch.list[valid] = static_cast<int>(t);
-        valid += ok[t] != 0;
-      }
+      const int valid = group.Seen() ? FillGroup(in, plan, g, combined < groups ? combined : g, x, values, own) : PutUnseen(plan, g, x, C, values, own);
+      scratch.has[g] = valid > 0;
       if (group.counted >= 0)
       {
-        out.counts[group.counted * out.pixels + first + x] = static_cast<std::uint16_t>(std::min(valid, 65535));
+        out.counts[group.counted * out.pixels + pixel] = static_cast<std::uint16_t>(std::min(valid, 65535));
       }
-      scratch.has[g] = valid > 0;
-      if (valid == 0)
+      if (valid == 0 && group.required)
       {
-        if (group.required)
-        {
-          out.valid[first + x] = 0;
-        }
-        std::fill_n(own, T, std::uint8_t(0));
-        for (std::size_t t = 0; t < T; ++t)
-        {
-          for (const int c : group.channels)
-          {
-            values[t * C + c] = 0.f;
-          }
-        }
-        continue;
-      }
-      if (plan.separate)
-      {
-        std::fill_n(own, T, std::uint8_t(1));
-      }
-      if (in.temporal.gapFill != TemporalSpec::GapFill::Grid)
-      {
-        // Interpolated dates are told as what they are: not seen.
-        std::transform(own, own + T, ok, own, [](std::uint8_t a, std::uint8_t b) { return std::uint8_t(a & b); });
-      }
-      if (!fill || (valid == static_cast<int>(count) && in.temporal.gapFill == TemporalSpec::GapFill::Linear))
-      {
-        for (std::size_t t = 0; t < T; ++t)
-        {
-          put(t, raw + t * n);
-        }
-        continue;
-      }
-      scratch.places.resize(T);
-      Place(dates, scratch.list.data(), valid, plan.steps, scratch.places.data());
-      for (std::size_t t = 0; t < T; ++t)
-      {
-        const Between& at = scratch.places[t];
-        const float* a = raw + at.a * n;
-        if (at.weight == 0.f)
-        {
-          put(t, a);
-          continue;
-        }
-        const float* b = raw + at.b * n;
-        float* to = values + t * C;
-        if (contiguous)
-        {
-          to += group.channels.front();
-          for (std::size_t i = 0; i < n; ++i)
-          {
-            to[i] = a[i] + at.weight * (b[i] - a[i]);
-          }
-        }
-        else
-        {
-          for (std::size_t i = 0; i < n; ++i)
-          {
-            to[group.channels[i]] = a[i] + at.weight * (b[i] - a[i]);
-          }
-        }
+        out.valid[pixel] = 0;
       }
     }
+    FinishPixel(in, plan, values, flags);
+  }
+}
 
+/** Static bands repeated at each step, or nothing from a sensor that is absent. \return 1 where there is data */
+int SeriesPreparation::PutUnseen(const Plan& plan, std::size_t g, std::size_t x, std::size_t C, float* values, std::uint8_t* flags) const
+{
+  const Group& group = plan.groups[g];
+  const Scratch& scratch = ThreadScratch();
+  const std::size_t T = plan.steps.size();
+  const int good = !group.absent && scratch.valid[g][x] ? 1 : 0;
+  if (plan.separate)
+  {
+    std::fill_n(flags, T, static_cast<std::uint8_t>(good));
+  }
+  const std::vector<float> none(group.channels.size(), 0.f); // until the fill value takes its place
+  for (std::size_t t = 0; t < T; ++t)
+  {
+    Put(group, good ? scratch.values[g].data() + x * group.channels.size() : none.data(), values + t * C);
+  }
+  return good;
+}
+
+/** Raw values of one sensor at the network's steps, and which of them were seen. \return valid dates */
+int SeriesPreparation::FillGroup(const ModelInput& in, const Plan& plan, std::size_t g, std::size_t judge, std::size_t x, float* values,
+                                 std::uint8_t* flags) const
+{
+  const Group& group = plan.groups[g];
+  Scratch& scratch = ThreadScratch();
+  const auto& dates = m_Setup.sensors[group.sensor].dates;
+  const std::size_t C = in.bands.size(), T = plan.steps.size(), n = group.channels.size(), count = dates.size();
+  const std::uint8_t* ok = scratch.valid[judge].data() + x * count;
+  const float* raw = scratch.values[g].data() + x * count * n;
+  scratch.list.resize(count);
+  int valid = 0;
+  for (std::size_t t = 0; t < count; ++t)
+  {
+    scratch.list[valid] = static_cast<int>(t);
+    valid += ok[t] != 0;
+  }
+  if (valid == 0)
+  {
+    std::fill_n(flags, T, std::uint8_t(0));
+    const std::vector<float> none(n, 0.f);
+    for (std::size_t t = 0; t < T; ++t)
+    {
+      Put(group, none.data(), values + t * C);
+    }
+    return 0;
+  }
+  const auto mode = in.temporal.gapFill;
+  if (mode != TemporalSpec::GapFill::Grid)
+  {
+    std::transform(flags, flags + T, ok, flags, And); // what is interpolated is told as what it is: not seen
+  }
+  if (mode == TemporalSpec::GapFill::None || (mode == TemporalSpec::GapFill::Linear && valid == static_cast<int>(count)))
+  {
+    for (std::size_t t = 0; t < T; ++t)
+    {
+      Put(group, raw + t * n, values + t * C);
+    }
+    return valid;
+  }
+  scratch.places.resize(T);
+  scratch.mixed.resize(n);
+  Place(dates, scratch.list.data(), valid, plan.steps, scratch.places.data());
+  for (std::size_t t = 0; t < T; ++t)
+  {
+    const Between& at = scratch.places[t];
+    const float *a = raw + at.a * n, *b = raw + at.b * n;
+    if (at.weight != 0.f)
+    {
+      for (std::size_t i = 0; i < n; ++i)
+      {
+        scratch.mixed[i] = a[i] + at.weight * (b[i] - a[i]);
+      }
+      a = scratch.mixed.data();
+    }
+    Put(group, a, values + t * C);
+  }
+  return valid;
+}
+
+/** Derived bands, scaling, and the fill value where there is no data, whatever came out of the arithmetic. */
+void SeriesPreparation::FinishPixel(const ModelInput& in, const Plan& plan, float* values, const std::uint8_t* flags) const
+{
+  const Scratch& scratch = ThreadScratch();
+  const std::size_t C = in.bands.size(), T = plan.steps.size(), groups = plan.groups.size();
+  for (const auto& d : in.derived)
+  {
+    for (std::size_t t = 0; t < T; ++t)
+    {
+      const float a = values[t * C + d.a], b = values[t * C + d.b], sum = a + b;
+      values[t * C + d.band] = sum == 0.f ? 0.f : (a - b) / sum;
+    }
+  }
+  for (std::size_t i = 0; i < T * C; ++i)
+  {
+    values[i] = (std::min(std::max(values[i], plan.low[i]), plan.high[i]) - plan.offset[i]) / plan.divisor[i];
+  }
+
+  // Gaps that are filled leave no bad step but where there is nothing to fill them from; static bands do not know of steps.
+  const bool byStep = in.temporal.gapFill == TemporalSpec::GapFill::None;
+  const auto set = [](std::uint8_t f) { return f != 0; };
+  const bool whole = std::all_of(scratch.has.begin(), scratch.has.begin() + static_cast<std::ptrdiff_t>(groups), set) &&
+                     (!byStep || std::all_of(flags, flags + (plan.separate ? groups : 1) * T, set));
+  if (whole)
+  {
+    return;
+  }
+  const auto bad = [&](std::size_t t, int c)
+  {
+    const auto g = static_cast<std::size_t>(plan.groupOf[c]);
+    return !scratch.has[g] || (byStep && plan.groups[g].sensor >= 0 && !flags[(plan.separate ? g * T : 0) + t]);
+  };
+  for (std::size_t t = 0; t < T; ++t)
+  {
+    for (std::size_t c = 0; c < C; ++c)
+    {
+      if (bad(t, static_cast<int>(c)))
+      {
+        values[t * C + c] = in.noDataFill;
+      }
+    }
     for (const auto& d : in.derived)
     {
-      for (std::size_t t = 0; t < T; ++t)
+      if (bad(t, d.a) || bad(t, d.b))
       {
-        const float a = values[t * C + d.a], b = values[t * C + d.b], sum = a + b;
-        values[t * C + d.band] = sum == 0.f ? 0.f : (a - b) / sum;
-      }
-    }
-    for (std::size_t i = 0; i < T * C; ++i)
-    {
-      values[i] = (std::min(std::max(values[i], plan.low[i]), plan.high[i]) - plan.offset[i]) / plan.divisor[i];
-    }
-
-    // What is no data: the fill value, whatever came out of the arithmetic.
-    const auto set = [](std::uint8_t f) { return f != 0; };
-    const auto isFixed = [&](int c) { return plan.groups[plan.groupOf[c]].sensor < 0; };
-    const auto bad = [&](std::size_t t, int c)
-    {
-      if (isFixed(c))
-      {
-        return fixedBad && !scratch.valid[plan.groupOf[c]][x];
-      }
-      if (fill)
-      {
-        return scratch.has[plan.groupOf[c]] == 0;
-      }
-      return flags[(plan.separate ? plan.groupOf[c] * T : 0) + t] == 0;
-    };
-    const bool all = !fixedBad && (fill ? std::all_of(scratch.has.begin(), scratch.has.begin() + static_cast<std::ptrdiff_t>(groups), set)
-                                        : std::all_of(flags, flags + flagGroups * T, set));
-    for (std::size_t t = 0; !all && t < T; ++t)
-    {
-      for (std::size_t c = 0; c < C; ++c)
-      {
-        if (bad(t, static_cast<int>(c)))
-        {
-          values[t * C + c] = in.noDataFill;
-        }
-      }
-      for (const auto& d : in.derived)
-      {
-        if (bad(t, d.a) || bad(t, d.b))
-        {
-          values[t * C + d.band] = in.noDataFill;
-        }
+        values[t * C + d.band] = in.noDataFill;
       }
     }
   }
@@ -872,7 +850,7 @@ void SeriesPreparation::PrepareStatic(std::size_t k, const SeriesBlock& block, c
   Scratch& scratch = ThreadScratch();
   scratch.values.resize(std::max<std::size_t>(scratch.values.size(), 1));
   scratch.valid.resize(std::max<std::size_t>(scratch.valid.size(), 1));
-  LoadGroup(plan, plan.groups[0], in, block, columns, row, scratch.values[0], scratch.valid[0]);
+  LoadGroup(plan.groups[0], in, block, columns, row, scratch.values[0], scratch.valid[0]);
   const std::size_t C = in.bands.size();
   for (std::size_t x = 0; x < columns.size(); ++x)
   {

@@ -19,12 +19,22 @@ class Stopwatch
 {
 public:
   explicit Stopwatch(double& seconds) : m_Seconds(seconds), m_Start(std::chrono::steady_clock::now()) {}
-  ~Stopwatch() { m_Seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - m_Start).count(); }
+  ~Stopwatch() { Stop(); }
   Stopwatch(const Stopwatch&) = delete;
   Stopwatch& operator=(const Stopwatch&) = delete;
 
+  void Stop()
+  {
+    if (m_Running)
+    {
+      m_Seconds += std::chrono::duration<double>(std::chrono::steady_clock::now() - m_Start).count();
+      m_Running = false;
+    }
+  }
+
 private:
   double& m_Seconds;
+  bool m_Running = true;
   std::chrono::steady_clock::time_point m_Start;
 };
 
