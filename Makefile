@@ -35,9 +35,15 @@ demo: build
 	  -out demo/change.tif -proba demo/probability.tif
 	@$(PYTHON) -m otbtorch.demo report --date1 data/scene/date1.tif --date2 demo/date2.tif --truth demo/changes.tif \
 	  --proba demo/probability.tif --mask demo/change.tif --out demo/demo.png
+	@$(PYTHON) -m otbtorch.recipes.demo_series --out demo/series
+	build/bin/otbcli_TimeSeriesClassify -in demo/series/s2.tif -dates demo/series/s2_dates.txt -maskl demo/series/s2_mask.tif \
+	  -model data/models/sits-s2-crops.pt -out demo/labels.tif -confmap demo/confidence.tif -nvalid demo/valid-dates.tif
+	@$(PYTHON) -m otbtorch.demo_series --series demo/series --model data/models/sits-s2-crops.pt --labels demo/labels.tif \
+	  --confidence demo/confidence.tif --valid-dates demo/valid-dates.tif --out demo/series.png
 	@echo
 	@echo "Look at demo/demo.png: both dates, the change probability, and the map against the known changes."
-	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data) and demo/probability.tif open in QGIS."
+	@echo "Look at demo/series.png: a season of Sentinel-2, the label map made from it, its errors, confidence, number of valid dates."
+	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data), demo/probability.tif and demo/labels.tif open in QGIS."
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
 test: build
