@@ -352,9 +352,30 @@ void DLApplication::Begin()
   this->Discard();
   m_InputPaths.clear();
   m_OutputKeys.clear();
+  for (const auto& [key, type] : m_TypesBefore)
+  {
+    SetParameterOutputImagePixelType(key, type);
+  }
+  m_TypesBefore.clear();
   m_Settings = {};
   m_Filter = nullptr;
   m_Writer = nullptr;
+}
+
+std::vector<double> DLApplication::GetTemperatures() const
+{
+  std::vector<double> temperatures;
+  for (const auto& c : m_Contracts)
+  {
+    temperatures.push_back(c.temperature);
+  }
+  return temperatures;
+}
+
+void DLApplication::ChangePixelType(const std::string& key, ImagePixelType type)
+{
+  m_TypesBefore.emplace(key, GetParameterOutputImagePixelType(key));
+  SetParameterOutputImagePixelType(key, type);
 }
 
 void DLApplication::NoteInput(const std::string& key)
@@ -767,6 +788,10 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
       FlushDataset(p.temporary);
       WithWriter(parameter ? parameter->GetWriter() : nullptr, [](auto* typed) { typed->SetImageIO(nullptr); });
     }
+    for (const auto& p : m_Pending)
+    {
+      this->FinishFile(p.key, p.temporary);
+    }
     const bool suspicious = GdalErrors::Stop() > 0;
     for (const auto& p : m_Pending)
     {
@@ -779,7 +804,6 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
     }
     for (const auto& p : m_Pending)
     {
-      this->FinishFile(p.key, p.temporary);
       this->GiveFinalName(p);
       done.push_back(p.final);
     }

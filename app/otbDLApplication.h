@@ -15,6 +15,7 @@
 #include "otbWrapperOutputImageParameter.h"
 
 #include <chrono>
+#include <map>
 #include <string>
 #include <vector>
 
@@ -63,6 +64,12 @@ protected:
   /** Models of the ensemble, or the one. Valid after ReadModelContract(). */
   std::size_t GetNumberOfMembers() const { return m_ModelFiles.size(); }
 
+  /** Their temperatures. */
+  std::vector<double> GetTemperatures() const;
+
+  /** Asks for another type of an output's pixels than the parameter has; the next run begins with what was there before. */
+  void ChangePixelType(const std::string& key, ImagePixelType type);
+
   /** One input of the filter from an image list parameter.
    * \throw Error when it holds no image */
   otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model);
@@ -107,6 +114,7 @@ private:
   std::vector<std::string> m_ModelFiles;
   std::vector<otb::dl::ModelContract> m_Contracts; ///< of the members of an ensemble
   std::vector<std::string> m_OutputKeys;
+  std::map<std::string, ImagePixelType> m_TypesBefore;
   std::vector<std::string> m_InputPaths; ///< of image lists, one spelling
   std::vector<Pending> m_Pending;
   itk::ProcessObject::Pointer m_Writer; ///< the one at work

@@ -18,6 +18,7 @@
 #include <cpl_string.h>
 #include <cpl_vsi.h>
 #include <gdal.h>
+#include <gdal_alg.h>
 #include <gdal_utils.h>
 
 #include <atomic>
@@ -118,29 +119,72 @@ itk::ImageBase<2>::Pointer Read(const std::string& name, std::vector<itk::Proces
   return reader->GetOutput();
 }
 
-/** Corners of a data set or an image in its own coordinates: left, top, right, bottom as they come. */
-bool Covers(GDALDatasetH dataset, const itk::ImageBase<2>* reference)
+/** Does a data set lie under the whole of an image? Its border is looked at, in the data set's projection. */
+bool Covers(GDALDatasetH dataset, const itk::ImageBase<2>* reference, const std::string& wkt)
 {
   double g[6];
-  if (GDALGetGeoTransform(dataset, g) != CE_None)
+  if (GDALGetGeoTransform(dataset, g) != CE_None || g[2] != 0. || g[4] != 0.)
   {
     return false;
   }
   const auto size = reference->GetLargestPossibleRegion().GetSize();
-  const auto origin = reference->GetOrigin();
-  const auto spacing = reference->GetSpacing();
-  for (int d = 0; d < 2; ++d)
+  constexpr int points = 21; // of a side: enough for the bend of a projection
+  std::vector<double> x, y, z;
+  for (int k = 0; k < points; ++k)
   {
-    const double sign = reference->GetDirection()[d][d] < 0. ? -1. : 1.;
-    const double a0 = origin[d] - .5 * sign * spacing[d], a1 = a0 + sign * spacing[d] * static_cast<double>(size[d]);
-    const double b0 = g[3 * d], b1 = b0 + g[d == 0 ? 1 : 5] * (d == 0 ? GDALGetRasterXSize(dataset) : GDALGetRasterYSize(dataset));
-    const double slack = .01 * spacing[d];
-    if (std::min(a0, a1) < std::min(b0, b1) - slack || std::max(a0, a1) > std::max(b0, b1) + slack)
+    const double share = static_cast<double>(k) / (points - 1);
+    for (const auto& [u, v] : {std::pair<double, double>{share, 0.}, {share, 1.}, {0., share}, {1., share}})
     {
-      return false;
+      itk::ContinuousIndex<double, 2> index;
+      index[0] = static_cast<double>(reference->GetLargestPossibleRegion().GetIndex(0)) - .5 + u * static_cast<double>(size[0]);
+      index[1] = static_cast<double>(reference->GetLargestPossibleRegion().GetIndex(1)) - .5 + v * static_cast<double>(size[1]);
+      itk::Point<double, 2> point;
+      reference->TransformContinuousIndexToPhysicalPoint(index, point);
+      x.push_back(point[0]);
+      y.push_back(point[1]);
+      z.push_back(0.);
     }
   }
-  return true;
+  void* transformer = GDALCreateReprojectionTransformer(wkt.c_str(), GDALGetProjectionRef(dataset));
+  if (!transformer)
+  {
+    return false;
+  }
+  std::vector<int> good(x.size(), 0);
+  const bool done = GDALReprojectionTransform(transformer, FALSE, static_cast<int>(x.size()), x.data(), y.data(), z.data(), good.data()) != 0;
+  GDALDestroyReprojectionTransformer(transformer);
+  const double slack = .01;
+  bool inside = done;
+  for (std::size_t k = 0; inside && k < x.size(); ++k)
+  {
+    const double column = (x[k] - g[0]) / g[1], line = (y[k] - g[3]) / g[5];
+    inside = good[k] && column >= -slack && line >= -slack && column <= GDALGetRasterXSize(dataset) + slack && line <= GDALGetRasterYSize(dataset) + slack;
+  }
+  return inside;
+}
+
+/** No-data values of the bands for gdalwarp, "v1 v2 ..."; empty when none is declared.
+ * \throw Error when some bands declare one and some do not */
+std::string DeclaredNoData(GDALDatasetH dataset, const std::string& option)
+{
+  std::string list;
+  int declared = 0;
+  const int bands = GDALGetRasterCount(dataset);
+  for (int b = 1; b <= bands; ++b)
+  {
+    int has = 0;
+    const double value = GDALGetRasterNoDataValue(GDALGetRasterBand(dataset, b), &has);
+    declared += has != 0;
+    std::ostringstream text;
+    text << std::setprecision(17) << value;
+    list += (b > 1 ? " " : "") + text.str();
+  }
+  if (declared > 0 && declared < bands)
+  {
+    throw Error(Complaint(option, "a no-data value for " + std::to_string(declared) + " of its " + std::to_string(bands) + " bands",
+                          "one for all of them or for none: it is on another grid and has to be resampled", "Declare it: gdal_edit.py -a_nodata VALUE."));
+  }
+  return declared ? list : std::string();
 }
 
 } // namespace
@@ -169,6 +213,12 @@ OpenedRaster Rasters::Open(const std::string& name, const std::string& option)
   {
     const Dataset dataset = OpenDataset(path, option);
     type = TypeOf(dataset.get());
+    const char* kind = GDALGetMetadataItem(GDALGetRasterBand(dataset.get(), 1), "PIXELTYPE", "IMAGE_STRUCTURE");
+    if (kind && std::string(kind) == "SIGNEDBYTE")
+    {
+      throw Error(Complaint(option, "\"" + path + "\" with signed bytes, which OTB reads as unsigned", "another type of pixels",
+                            "Convert it, to 16 bit integers say."));
+    }
     if (GDALDataTypeIsComplex(type))
     {
       throw Error(Complaint(option, "\"" + path + "\" with complex pixels", "real ones", "Take amplitude or backscatter."));
@@ -231,13 +281,14 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   }
 
   const Dataset source = OpenDataset(path, option);
-  int has = 0;
-  const double declared = GDALGetRasterNoDataValue(GDALGetRasterBand(source.get(), 1), &has);
-  if (isNoData && has)
+  std::string values = isNoData ? DeclaredNoData(source.get(), option) : std::string();
+  if (values.empty() && noData)
   {
-    noData = declared;
+    std::ostringstream value;
+    value << std::setprecision(17) << *noData;
+    values = value.str();
   }
-  if (!noData && !Covers(source.get(), reference))
+  if (values.empty() && !Covers(source.get(), reference, wkt))
   {
     throw Error(Complaint(option, "\"" + path + "\", which does not cover the whole of " + referenceName + " and has no no-data value", "a value for the rest",
                           "Declare one: gdal_edit.py -a_nodata VALUE."));
@@ -267,14 +318,17 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   std::vector<std::string> words = {"-of", "VRT", "-t_srs", wkt, "-te", text(low[0]), text(low[1]), text(high[0]), text(high[1]), "-ts",
                                     std::to_string(size[0]), std::to_string(size[1]), "-r", method,
                                     // Exact positions: an approximation would depend on what is computed together.
-                                    "-et", "0", "-wo", "UNIFIED_SRC_NODATA=NO", "-wo", "NUM_THREADS=1"};
-  if (noData && isNoData)
+                                    "-et", "0",
+                                    // The pixels themselves, not what a pyramid makes of them.
+                                    "-ovr", "NONE", "-wo", "UNIFIED_SRC_NODATA=NO", "-wo", "NUM_THREADS=1"};
+  if (!isNoData)
   {
-    words.insert(words.end(), {"-srcnodata", text(*noData), "-dstnodata", text(*noData)});
+    // What the file declares as no-data is looked at where all masks are, and fills nothing here.
+    words.insert(words.end(), {"-srcnodata", "None", "-dstnodata", "None", "-wo", "INIT_DEST=" + values});
   }
-  else if (noData)
+  else if (!values.empty())
   {
-    words.insert(words.end(), {"-wo", "INIT_DEST=" + text(*noData)});
+    words.insert(words.end(), {"-srcnodata", values, "-dstnodata", values});
   }
   char** arguments = nullptr;
   for (const auto& w : words)

@@ -131,7 +131,7 @@ private:
     if (Decision::NoDataOf(Decision::Change, decision->Classes()) > 255.f && GetParameterOutputImagePixelType("out") == ImagePixelType_uint8)
     {
       // uint8 is what one gets without asking: it is not what was meant.
-      SetParameterOutputImagePixelType("out", ImagePixelType_uint16);
+      ChangePixelType("out", ImagePixelType_uint16);
       otbAppLogINFO(<< decision->Classes() << " classes give from-to codes beyond 8 bits: out is written as uint16");
     }
     otbAppLogINFO(<< "Change where the probability is at or above " << threshold << (thr == -1.f ? " (contract)" : " (-thr)") << ", temperature "

@@ -19,6 +19,7 @@
 #include <gdal.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
@@ -295,9 +296,10 @@ private:
     const auto* classified = contract.FindOutput("logits") ? contract.FindOutput("logits") : contract.FindOutput("probabilities");
     const auto classes = dl::SelectClasses(classified ? classified->classes : std::vector<dl::ModelClass>(),
                                            Given("classes") ? GetParameterStringList("classes") : std::vector<std::string>());
-    auto decision = std::make_shared<dl::Classification>(contract, static_cast<int>(GetNumberOfMembers()), classes, wanted, GetParameterInt("nodatalabel"),
+    auto decision = std::make_shared<dl::Classification>(contract, GetTemperatures(), classes, wanted, GetParameterInt("nodatalabel"),
                                                          static_cast<int>(preparation->CountedSensors().size()));
     this->CheckLabels(classes);
+    this->CheckTypes(preparation->CountedDates());
     m_ClassNames = classes;
     m_SensorNames = preparation->CountedSensors();
     if (Given("nbclasses") && HasUserValue("nbclasses") && GetParameterInt("nbclasses") != static_cast<int>(classes.size()))
@@ -308,7 +310,7 @@ private:
     }
     if (Quantised())
     {
-      SetParameterOutputImagePixelType("features", ImagePixelType_uint8);
+      ChangePixelType("features", ImagePixelType_uint8);
     }
 
     for (std::size_t k = 0; k < contract.inputs.size(); ++k)
@@ -351,7 +353,7 @@ private:
     if (type == ImagePixelType_uint8 && most > 255 && most < 65536)
     {
       // uint8 is what one gets without asking: it is not what was meant.
-      SetParameterOutputImagePixelType("out", ImagePixelType_uint16);
+      ChangePixelType("out", ImagePixelType_uint16);
       otbAppLogINFO(<< "Label " << most << " (" << highest->name << ") is beyond 8 bits: out is written as uint16");
       return;
     }
@@ -360,6 +362,44 @@ private:
     {
       throw dl::Error(dl::Complaint("out", "pixels of type " + OutputImageParameter::ConvertPixelTypeToString(type),
                                     "one that holds the label " + std::to_string(most) + " (" + highest->name + ")", "Ask for uint16 or uint32."));
+    }
+  }
+
+  /** Types that cannot hold what they are asked to. */
+  void CheckTypes(std::size_t dates)
+  {
+    const auto refuse = [this](const std::string& key, const std::string& expected)
+    {
+      throw dl::Error(dl::Complaint(key, "pixels of type " + OutputImageParameter::ConvertPixelTypeToString(GetParameterOutputImagePixelType(key)), expected,
+                                    "Leave the type out."));
+    };
+    for (const auto* key : {"confmap", "entropy", "margin", "mutual"})
+    {
+      if (Given(key) && GetParameterOutputImagePixelType(key) < ImagePixelType_float)
+      {
+        refuse(key, "float: values lie between 0 and 1");
+      }
+    }
+    if (Given("features") && !Quantised() && GetParameterOutputImagePixelType("features") < ImagePixelType_float)
+    {
+      refuse("features", "float, or -featurestype int8");
+    }
+    if (Given("probamap") && GetParameterOutputImagePixelType("probamap") == ImagePixelType_uint8)
+    {
+      refuse("probamap", "one that holds 1000");
+    }
+    if (Given("nvalid") && GetParameterOutputImagePixelType("nvalid") == ImagePixelType_uint8 && dates > 255)
+    {
+      refuse("nvalid", "one that holds " + std::to_string(dates));
+    }
+    if (Given("features") && Quantised())
+    {
+      const std::string name = GetParameterString("features");
+      const auto extension = fs::path(name.substr(0, name.find("?&"))).extension().string();
+      if (!name.empty() && extension != ".tif" && extension != ".tiff" && extension != ".img")
+      {
+        throw dl::Error(dl::Complaint("features", "\"" + name + "\"", "a .tif or .img file: others know no signed bytes", "Or -featurestype float."));
+      }
     }
   }
 
@@ -431,6 +471,7 @@ private:
         {
           raster.image = GetParameterImageList(key)->GetNthElement(static_cast<unsigned int>(k)).GetPointer();
         }
+        raster.image->UpdateOutputInformation();
         opened.push_back(raster);
       }
       else
@@ -484,7 +525,8 @@ private:
     return dates;
   }
 
-  /** For each date of a file of dates, the file of the list that shows it: by the dates in the names when they are the same ones, else by their place. */
+  /** For each date of a file of dates, the file of the list that shows it: by the dates in the names when all names hold one, else by their place.
+   * \throw dl::Error when the names hold other dates */
   std::vector<std::size_t> Match(const std::vector<std::string>& files, const std::vector<dl::Day>& dates, const std::string& key)
   {
     std::vector<std::size_t> order(files.size());
@@ -499,6 +541,17 @@ private:
         byName.push_back(static_cast<std::size_t>(it - named.begin()));
       }
     }
+    const bool all = std::all_of(named.begin(), named.end(), [](const auto& d) { return d.has_value(); });
+    if (all && byName.size() != files.size() && !HasUserValue("datesfrom"))
+    {
+      std::string strange;
+      for (std::size_t k = 0; k < files.size() && strange.empty(); ++k)
+      {
+        strange = std::find(dates.begin(), dates.end(), *named[k]) == dates.end() ? "\"" + Short(files[k]) + "\"" : "";
+      }
+      throw dl::Error(dl::Complaint(key, (strange.empty() ? "a date twice" : strange) + " in names that hold other dates than the series has",
+                                    "names with its dates, or without any", "To take the files by their place whatever their names say: -datesfrom file."));
+    }
     if (byName.size() == files.size())
     {
       if (byName != order)
@@ -508,6 +561,45 @@ private:
       return byName;
     }
     return order;
+  }
+
+  /** Names of bands that descriptions tell ("Sentinel2_B4_20180511" tells B4); empty strings where they tell none that is known. */
+  static std::vector<std::string> BandsTold(const std::vector<std::string>& descriptions, const std::vector<std::string>& modelBands)
+  {
+    std::vector<std::string> told;
+    for (const auto& description : descriptions)
+    {
+      std::string name;
+      std::string word;
+      for (const char c : description + " ")
+      {
+        if (std::isalnum(static_cast<unsigned char>(c)))
+        {
+          word += c;
+          continue;
+        }
+        if (Holds(modelBands, word) || Holds(iota2Bands, word) || Holds(iota2Features, word))
+        {
+          name = word;
+        }
+        word.clear();
+      }
+      told.push_back(Holds(modelBands, description) ? description : name);
+    }
+    return told;
+  }
+
+  /** \throw dl::Error where a file tells of another band than it is taken for */
+  void CheckTold(const std::string& name, const std::vector<std::string>& told, const std::vector<std::string>& assumed, const std::string& key)
+  {
+    for (std::size_t b = 0; b < told.size() && b < assumed.size(); ++b)
+    {
+      if (!told[b].empty() && !dl::SameBand(told[b], assumed[b]))
+      {
+        throw dl::Error(dl::Complaint(name, "that band " + std::to_string(b + 1) + " is described as " + told[b], assumed[b] + ", in the order of the model",
+                                      "Name the bands with -" + key + ", in the order of the file."));
+      }
+    }
   }
 
   /** One sensor's files, dates, bands and masks. Empty when it is not given. */
@@ -526,9 +618,9 @@ private:
     sensor.series.option = il;
     if (!Given(il))
     {
-      for (const auto* other : {"dates", "bands", "maskl"})
+      for (const auto* other : {"dates", "bands", "maskl", "masktype"})
       {
-        if (Given(Key(other, s)))
+        if (Given(Key(other, s)) && HasUserValue(Key(other, s)))
         {
           throw dl::Error(dl::Complaint(Key(other, s), "a value, but no series", il + " as well", ""));
         }
@@ -536,6 +628,12 @@ private:
       return sensor;
     }
     const auto modelBands = this->ModelBands(s);
+    if (modelBands.empty() && !Given(Key("bands", s)))
+    {
+      const char* ordinals[] = {"first", "second", "third", "fourth"};
+      throw dl::Error(dl::Complaint(il, "a series", std::string("none: the model takes no ") + ordinals[s] + " sensor",
+                                    "If it brings some of the bands of another one, name them with -" + Key("bands", s) + "."));
+    }
     std::vector<std::string> names;
     const auto opened = this->OpenList(il, names, s == 0, this->Interpolation(), this->ModelNoData(s), true);
     std::vector<std::string> files = il == "in" ? std::vector<std::string>{GetParameterString("in")} : GetParameterStringList(il);
@@ -624,8 +722,14 @@ private:
       const bool given = !head.empty() || !tail.empty();
       if (!given)
       {
-        const bool iota2 = found == (iota2Bands.size() + iota2Features.size()) * T && found != modelBands.size() * T &&
+        const bool iota2 = found == (iota2Bands.size() + iota2Features.size()) * T &&
                            std::all_of(modelBands.begin(), modelBands.end(), [](const auto& b) { return Holds(iota2Bands, b) || Holds(iota2Features, b); });
+        if (iota2 && found == modelBands.size() * T)
+        {
+          throw dl::Error(dl::Complaint(
+              names[0], std::to_string(found) + " bands, which may be iota2's stack, or " + std::to_string(T) + " dates of " + describe(), "to be told which",
+              "iota2's: -" + Key("bands", s) + " " + Join(iota2Bands) + " \"|\" " + Join(iota2Features) + ". Else name the bands of a date."));
+        }
         head = iota2 ? iota2Bands : modelBands;
         tail = iota2 ? iota2Features : std::vector<std::string>();
         if (iota2)
@@ -641,7 +745,9 @@ private:
             names[0], std::to_string(found) + " bands" + each,
             std::to_string((head.size() + tail.size()) * T) + " = " + std::to_string(T) + " dates of " +
                 (given ? std::to_string(head.size() + tail.size()) + " as -" + Key("bands", s) + " names them" : describe() + ", which the model takes"),
-            found % T == 0 ? "Name the bands of a date with -" + Key("bands", s) + "." : "Check the dates file."));
+            found % T != 0 ? "Check the dates file."
+            : given        ? "Name all bands of a date, also those that the model does not take."
+                           : "Name the bands of a date with -" + Key("bands", s) + "."));
       }
       for (std::size_t t = 0; t < T; ++t)
       {
@@ -653,6 +759,16 @@ private:
         {
           sensor.layers.push_back({0, static_cast<unsigned int>(head.size() * T + b * T + t)});
         }
+      }
+      if (!given)
+      {
+        std::vector<std::string> assumed(found);
+        for (std::size_t i = 0; i < sensor.layers.size(); ++i)
+        {
+          const std::size_t b = i % (head.size() + tail.size());
+          assumed[sensor.layers[i].band] = b < head.size() ? head[b] : tail[b - head.size()];
+        }
+        this->CheckTold(names[0], BandsTold(opened[0].descriptions, modelBands), assumed, Key("bands", s));
       }
       head.insert(head.end(), tail.begin(), tail.end());
       sensor.series.bands = head;
@@ -675,14 +791,17 @@ private:
       }
       if (head.empty())
       {
-        const auto& described = opened[0].descriptions;
-        const bool byDescription =
-            described.size() == found && std::all_of(modelBands.begin(), modelBands.end(), [&](const auto& b) { return Holds(described, b); });
-        head = byDescription ? described : modelBands;
+        const auto told = BandsTold(opened[0].descriptions, modelBands);
+        const bool byDescription = told.size() == found && std::all_of(modelBands.begin(), modelBands.end(), [&](const auto& b) { return Holds(told, b); });
+        head = byDescription ? told : modelBands;
         if (!byDescription && found != modelBands.size())
         {
           throw dl::Error(dl::Complaint(names[0], std::to_string(found) + " bands", describe() + ", which the model takes",
                                         "Name the bands of the images with -" + Key("bands", s) + "."));
+        }
+        for (std::size_t k = 0; k < opened.size(); ++k)
+        {
+          this->CheckTold(names[k], BandsTold(opened[k].descriptions, modelBands), head, Key("bands", s));
         }
       }
       if (head.size() != found)

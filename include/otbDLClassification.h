@@ -36,7 +36,7 @@ std::vector<MapClass> SelectClasses(const std::vector<ModelClass>& classes, cons
 /** \class Classification
  * \brief Label, confidence, probabilities, embedding and uncertainty from the outputs of one network or an ensemble.
  *
- * Probabilities are softmax(logits / T); those of an ensemble are the mean over its members. Entropy and mutual information are divided by log K, so that
+ * Probabilities are softmax(logits / T), each network with its own T; those of an ensemble are the mean over its members. Entropy and mutual information are divided by log K, so that
  * they lie in 0..1.
  * \ingroup OTBTorch
  */
@@ -57,10 +57,10 @@ public:
   };
 
   /** \param contract of the first member
-   * \param members networks of the ensemble, 1: no ensemble; each brings contract.outputs.size() tensors
+   * \param temperatures one a network of the ensemble, one: no ensemble; each network brings contract.outputs.size() tensors
    * \param series how many series have their dates counted
    * \throw Error for results that the network does not give */
-  Classification(const ModelContract& contract, int members, std::vector<MapClass> classes, std::vector<Result> wanted, int noDataLabel, int series);
+  Classification(const ModelContract& contract, std::vector<double> temperatures, std::vector<MapClass> classes, std::vector<Result> wanted, int noDataLabel, int series);
 
   const std::vector<MapClass>& Classes() const { return m_Classes; }
 
@@ -92,7 +92,7 @@ private:
   int m_Dimensions = 0; ///< of the embedding, 0 when it is not wanted
   int m_Counted = 0;
   int m_Series = 0;
-  float m_Temperature;
+  std::vector<double> m_Temperatures;
 };
 
 } // namespace dl

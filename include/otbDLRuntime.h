@@ -69,7 +69,7 @@ std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const Mod
 std::vector<std::string> ModelFiles(const std::string& modelFile);
 
 /** Checks that a member of an ensemble takes and gives the same as the first one: inputs with their bands, scaling and time, outputs with their classes,
- * tiling, temperature. \throw Error that names the member and what differs */
+ * tiling. Temperatures may differ. \throw Error that names the member and what differs */
 void CheckSameInterface(const ModelContract& first, const std::string& firstName, const ModelContract& member, const std::string& memberName);
 
 /** Loads the members of an ensemble to run side by side on the same inputs: outputs are those of the first, then those of the second, and so on.

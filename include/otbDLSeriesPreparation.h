@@ -27,6 +27,7 @@ struct SeriesSetup
   std::vector<Series> sensors; ///< il, il2, il3, il4
   std::vector<std::string> fixedBands;
   std::vector<std::optional<double>> fixedNoData; ///< one a fixed band
+  std::optional<double> maskNoData;               ///< of the mask of the whole, as its file declares it: left out as 0 is
   std::int64_t width = 0;                         ///< of the image, pixels
   std::int64_t height = 0;
   /// Latitude and longitude (degrees) of a position in pixels, (0, 0) being the centre of the first pixel. Thread-safe; may be empty when no input wants it.
@@ -66,7 +67,10 @@ public:
   /** Names of the sensors whose valid dates are counted: those the model uses. */
   const std::vector<std::string>& CountedSensors() const { return m_CountedNames; }
 
-  /** Which dates of a sensor and which bands are used, for a reader. */
+  /** Dates of the longest series. */
+  std::size_t CountedDates() const;
+
+  /** Is a band of a sensor used? For a reader. */
   bool UsesBand(std::size_t sensor, std::size_t band) const;
 
   /** Bytes of a prepared pixel. */

@@ -128,10 +128,10 @@ std::vector<MapClass> SelectClasses(const std::vector<ModelClass>& classes, cons
   return chosen;
 }
 
-Classification::Classification(const ModelContract& contract, int members, std::vector<MapClass> classes, std::vector<Result> wanted, int noDataLabel,
-                               int series)
-    : m_Classes(std::move(classes)), m_Wanted(std::move(wanted)), m_Members(members), m_Outputs(static_cast<int>(contract.outputs.size())), m_Series(series),
-      m_Temperature(static_cast<float>(contract.temperature))
+Classification::Classification(const ModelContract& contract, std::vector<double> temperatures, std::vector<MapClass> classes, std::vector<Result> wanted,
+                               int noDataLabel, int series)
+    : m_Classes(std::move(classes)), m_Wanted(std::move(wanted)), m_Members(static_cast<int>(temperatures.size())),
+      m_Outputs(static_cast<int>(contract.outputs.size())), m_Series(series), m_Temperatures(std::move(temperatures))
 {
   for (int k = 0; k < m_Outputs; ++k)
   {
@@ -272,10 +272,11 @@ void Classification::Score(const std::vector<BatchView>& outputs, int n, const R
     const std::size_t K = m_Classes.size();
     std::fill_n(next, (K + (m_Members > 1)) * plane, 0.f);
     std::vector<float> p(m_NetworkClasses), q(K);
-    const float cooler = 1.f / m_Temperature, share = 1.f / static_cast<float>(m_Members);
+    const float share = 1.f / static_cast<float>(m_Members);
     for (int m = 0; m < m_Members; ++m)
     {
       const BatchView& view = outputs[m * m_Outputs + m_ProbabilityIndex];
+      const float cooler = static_cast<float>(1. / m_Temperatures[m]);
       for (std::ptrdiff_t y = 0; y < height; ++y)
       {
         for (std::ptrdiff_t x = 0; x < width; ++x)

@@ -479,6 +479,16 @@ void SeriesPreparation::PlanStatic(std::size_t k)
   }
 }
 
+std::size_t SeriesPreparation::CountedDates() const
+{
+  std::size_t most = 0;
+  for (const int s : m_CountedSensors)
+  {
+    most = std::max(most, m_Setup.sensors[s].dates.size());
+  }
+  return most;
+}
+
 bool SeriesPreparation::UsesBand(std::size_t sensor, std::size_t band) const
 {
   return m_Used.at(sensor).at(band) != 0;
@@ -527,7 +537,7 @@ void SeriesPreparation::PrepareRow(const SeriesBlock& block, const std::vector<s
                for (std::size_t x = 0; x < columns.size(); ++x)
                {
                  const auto m = data[row * block.mask.strideY + columns[x] * block.mask.strideX];
-                 valid[x] = m != 0 && m == m;
+                 valid[x] = m != 0 && m == m && (!m_Setup.maskNoData || static_cast<double>(m) != *m_Setup.maskNoData);
                }
              });
   }
@@ -630,13 +640,18 @@ void SeriesPreparation::LoadGroup(const Group& group, const ModelInput& input, c
     if (!fixed && !block.masks[group.sensor].empty())
     {
       const SampleView& m = block.masks[group.sensor][t];
+      auto none = series->maskNoData.empty() ? std::nullopt : series->maskNoData[t];
+      if (none && IsValid(series->masks, *none) && *none == 0.)
+      {
+        none.reset(); // many masks declare 0, and mean valid by it
+      }
       WithType(m.type, m.data,
                [&](const auto* data)
                {
                  for (std::size_t x = 0; x < width; ++x)
                  {
-                   ok[static_cast<std::ptrdiff_t>(x) * validStride] &=
-                       static_cast<std::uint8_t>(IsValid(series->masks, static_cast<double>(data[row * m.strideY + columns[x] * m.strideX])));
+                   const auto value = static_cast<double>(data[row * m.strideY + columns[x] * m.strideX]);
+                   ok[static_cast<std::ptrdiff_t>(x) * validStride] &= static_cast<std::uint8_t>(IsValid(series->masks, value) && !(none && value == *none));
                  }
                });
     }

@@ -308,15 +308,22 @@ void SeriesMapFilter::CheckInputs()
       CheckSameGrid(reference, referenceName, r.image, r.name);
       noData.push_back(NoDataOf(r));
     }
+    std::vector<std::vector<std::optional<double>>> maskNoData;
     for (const auto& r : sensor.maskRasters)
     {
       CheckSameGrid(reference, referenceName, r.image, r.name);
+      maskNoData.push_back(NoDataOf(r));
     }
     Series series = sensor.series;
     series.noData.clear();
     for (const auto& layer : sensor.layers)
     {
       series.noData.push_back(noData[layer.raster][layer.band]);
+    }
+    series.maskNoData.clear();
+    for (const auto& layer : sensor.masks)
+    {
+      series.maskNoData.push_back(maskNoData[layer.raster][layer.band]);
     }
     setup.sensors.push_back(std::move(series));
   }
@@ -329,7 +336,9 @@ void SeriesMapFilter::CheckInputs()
   }
   if (setup.fixedNoData.size() != setup.fixedBands.size())
   {
-    throw Error(Complaint("static", std::to_string(setup.fixedNoData.size()) + " band(s)", std::to_string(setup.fixedBands.size()) + ", one a name", ""));
+    throw Error(Complaint(
+        "static", std::to_string(setup.fixedNoData.size()) + " band(s)",
+        setup.fixedBands.empty() ? "none: the model takes no image that does not change" : std::to_string(setup.fixedBands.size()) + ", one a name", ""));
   }
   if (m_Mask.image)
   {
@@ -339,6 +348,7 @@ void SeriesMapFilter::CheckInputs()
       throw Error(
           Complaint(m_Mask.name, std::to_string(m_Mask.image->GetNumberOfComponentsPerPixel()) + " bands", "one band: not 0 where pixels are wanted", ""));
     }
+    setup.maskNoData = NoDataOf(m_Mask).front();
   }
   const auto size = reference->GetLargestPossibleRegion().GetSize();
   setup.width = static_cast<std::int64_t>(size[0]);

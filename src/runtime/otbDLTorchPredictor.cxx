@@ -879,7 +879,15 @@ private:
               << " MB, more than -ram leaves for tensors (" << (options.memory >> 20) << " MB)";
       report.warnings.push_back(warning.str());
     }
-    while (m_Workers > 1 && !fits(static_cast<std::size_t>(m_Workers) * least))
+    // Pixels can share memory in smaller forwards, which beats threads inside one: those wait for each other, busily.
+    for (int size = least / 2; m_Pixels && options.batch == 0 && size >= 16 && !fits(static_cast<std::size_t>(m_Workers) * m_CallSize); size /= 2)
+    {
+      if (fits(static_cast<std::size_t>(m_Workers) * size) && SameBits(reference, Forward(Probe(size, 0)), 0))
+      {
+        m_CallSize = size;
+      }
+    }
+    while (m_Workers > 1 && !fits(static_cast<std::size_t>(m_Workers) * m_CallSize))
     {
       --m_Workers;
     }
@@ -909,7 +917,12 @@ private:
     {
       const double scale = m_Pixels ? 1e6 : 1e3;
       reason << std::fixed << std::setprecision(1) << "measured, " << (m_Pixels ? "us a pixel: " : "ms a patch: ") << least << ": " << best * scale;
-      for (int size = 2 * least; size <= 32 * least; size *= 2)
+      if (m_CallSize < least)
+      {
+        reason << "; " << m_CallSize << ": what -ram leaves for " << m_Workers << " at a time";
+      }
+      const int largest = m_CallSize < least ? 0 : 32 * least;
+      for (int size = 2 * least; size <= largest; size *= 2)
       {
         if (!fits(static_cast<std::size_t>(m_Workers) * size))
         {
@@ -1183,10 +1196,6 @@ void CheckSameInterface(const ModelContract& first, const std::string& firstName
   if (s.unit != t.unit || s.window != t.window || s.patch != t.patch || s.multiple != t.multiple || s.halo != t.halo || s.blend != t.blend)
   {
     differ("the tiling", "", "the same");
-  }
-  if (first.temperature != member.temperature)
-  {
-    differ("the temperature", std::to_string(member.temperature), std::to_string(first.temperature));
   }
 }
 

@@ -663,7 +663,6 @@ TEST(SameInterface, AnythingThatChangesWhatIsTakenOrGivenIsNamed)
   EXPECT_THAT(Difference([](ModelContract& c) { c.outputs[0].channels = 4; }), differs("\"y\""));
   EXPECT_THAT(Difference([](ModelContract& c) { c.tiling.window = 3; }), differs("the tiling"));
   EXPECT_THAT(Difference([](ModelContract& c) { c.tiling.unit = SpatialUnit::Patch; }), differs("the tiling"));
-  EXPECT_THAT(Difference([](ModelContract& c) { c.temperature = 2.; }), differs("the temperature"));
 }
 
 TEST(SameInterface, ADerivedBandIsMadeFromTheSameBands)

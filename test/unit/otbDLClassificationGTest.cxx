@@ -165,7 +165,7 @@ Pixels Decide(const ModelContract& contract, const std::vector<Result>& wanted, 
 {
   const int channels = contract.outputs[0].channels;
   const int members = static_cast<int>(tensors.size() / contract.outputs.size());
-  return Decide(Classification(contract, members, list.empty() ? Plain(channels) : list, wanted, 0, 1), tensors);
+  return Decide(Classification(contract, std::vector<double>(members, contract.temperature), list.empty() ? Plain(channels) : list, wanted, 0, 1), tensors);
 }
 
 /** Logits whose softmax these are. */
@@ -368,7 +368,7 @@ TEST(Classification, TensorsOfAnEnsembleComeMemberAfterMember)
   // Each member: an aux, then logits.
   const ModelContract contract = Contract({Output("aux", 0), Output("logits", 2)});
   const Pixels aux = {{NaN}};
-  const Classification c(contract, 3, Plain(2), {Classification::Confidence}, 0, 1);
+  const Classification c(contract, {1., 1., 1.}, Plain(2), {Classification::Confidence}, 0, 1);
   const auto maps = Decide(c, {aux, Logs({{.9f}, {.1f}}), aux, Logs({{.6f}, {.4f}}), aux, Logs({{.3f}, {.7f}})});
   EXPECT_NEAR(maps[0][0], .6, 1e-6);
 }
@@ -435,7 +435,7 @@ int Signed(float stored)
 TEST(Classification, QuantisedFeaturesAreBytesOfTheSignedSquareRoot)
 {
   const ModelContract contract = Contract({Output("embedding", 4)});
-  const Classification c(contract, 1, {}, {Classification::QuantisedFeatures}, 0, 0);
+  const Classification c(contract, {1.}, {}, {Classification::QuantisedFeatures}, 0, 0);
   EXPECT_EQ(c.ScoreChannels(), 4);
   // 3-4-0-0 of length 5; one axis; none; the smallest that is not 0 (|f| of 1.54e-5).
   const auto maps = Decide(c, {{{3, 0, 0, 1}, {-4, -7, 0, 1.6e-5f}, {0, 0, 0, -1.6e-5f}, {0, 0, 0, 1.5e-5f}}});
@@ -456,7 +456,7 @@ TEST(Classification, QuantisedFeaturesAreBytesOfTheSignedSquareRoot)
 TEST(Classification, QuantisedFeaturesAreReadBackWithinHalfAStep)
 {
   const int D = 16, count = 200;
-  const Classification c(Contract({Output("embedding", D)}), 1, {}, {Classification::QuantisedFeatures}, 0, 0);
+  const Classification c(Contract({Output("embedding", D)}), {1.}, {}, {Classification::QuantisedFeatures}, 0, 0);
   std::mt19937 random(3);
   std::normal_distribution<float> value(0.f, 5.f);
   Pixels embedding(D, std::vector<float>(count));
@@ -483,7 +483,7 @@ TEST(Classification, QuantisedFeaturesAreReadBackWithinHalfAStep)
 TEST(Classification, ALogitThatIsNotFiniteMakesScoresThatAreNot)
 {
   const ModelContract contract = Contract({Output("logits", 3)});
-  const Classification c(contract, 1, Plain(3), {Classification::Label}, 0, 1);
+  const Classification c(contract, {1.}, Plain(3), {Classification::Label}, 0, 1);
   Pixels scores;
   Decide(c, {{{0, NaN, 0, 0, 0}, {0, 0, Inf, -Inf, 0}, {0, 0, 0, 0, NaN}}}, &scores);
   for (int i = 0; i < 5; ++i)
@@ -491,12 +491,12 @@ TEST(Classification, ALogitThatIsNotFiniteMakesScoresThatAreNot)
     EXPECT_EQ(std::isfinite(scores[0][i]) && std::isfinite(scores[1][i]) && std::isfinite(scores[2][i]), i == 0) << i;
   }
   // Of a class that is left out too, and of any member.
-  const Classification two(contract, 2, {{1, "", "", {0}}, {2, "", "", {1}}}, {Classification::Label}, 0, 1);
+  const Classification two(contract, {1., 1.}, {{1, "", "", {0}}, {2, "", "", {1}}}, {Classification::Label}, 0, 1);
   Pixels ofTwo;
   Decide(two, {{{0, 0}, {0, 0}, {0, 0}}, {{0, 0}, {0, 0}, {0, NaN}}}, &ofTwo);
   EXPECT_TRUE(std::isfinite(ofTwo[0][0]));
   EXPECT_FALSE(std::isfinite(ofTwo[0][1]));
-  const Classification embedding(Contract({Output("embedding", 1)}), 1, {}, {Classification::Features}, 0, 0);
+  const Classification embedding(Contract({Output("embedding", 1)}), {1.}, {}, {Classification::Features}, 0, 0);
   Pixels ofEmbedding;
   Decide(embedding, {{{1.f, NaN}}}, &ofEmbedding);
   EXPECT_FALSE(std::isfinite(ofEmbedding[0][1]));
@@ -505,7 +505,7 @@ TEST(Classification, ALogitThatIsNotFiniteMakesScoresThatAreNot)
 TEST(Classification, CountsOfValidDatesComeLastAndAreRounded)
 {
   const ModelContract contract = Contract({Output("logits", 2), Output("embedding", 3)});
-  const Classification c(contract, 1, Plain(2), {Classification::ValidDates, Classification::Features, Classification::Label}, 0, 2);
+  const Classification c(contract, {1.}, Plain(2), {Classification::ValidDates, Classification::Features, Classification::Label}, 0, 2);
   EXPECT_EQ(c.CountChannels(), 2);
   EXPECT_EQ(c.ScoreChannels(), 2 + 3 + 2);
   EXPECT_EQ(c.ResultChannels(), 2 + 3 + 1);
@@ -514,15 +514,15 @@ TEST(Classification, CountsOfValidDatesComeLastAndAreRounded)
   std::vector<float> results(6);
   c.Decide(scores.data(), 1, 1, results.data(), 1);
   EXPECT_THAT(results, ElementsAre(12, 3, 5, 6, 7, 2));
-  EXPECT_EQ(Classification(contract, 1, Plain(2), {Classification::Label}, 0, 2).CountChannels(), 0) << "not wanted";
-  const Classification alone(contract, 1, Plain(2), {Classification::ValidDates}, 0, 2);
+  EXPECT_EQ(Classification(contract, {contract.temperature}, Plain(2), {Classification::Label}, 0, 2).CountChannels(), 0) << "not wanted";
+  const Classification alone(contract, {1.}, Plain(2), {Classification::ValidDates}, 0, 2);
   EXPECT_EQ(alone.ScoreChannels(), 2);
 }
 
 TEST(Classification, ResultsAreSpreadOverImagesWithNoDataOfTheirOwn)
 {
   const ModelContract contract = Contract({Output("logits", 2), Output("embedding", 3)});
-  const Classification c(contract, 1, Plain(2),
+  const Classification c(contract, {1.}, Plain(2),
                          {Classification::Label, Classification::Confidence, Classification::Probabilities, Classification::Features,
                           Classification::QuantisedFeatures, Classification::Entropy, Classification::Margin, Classification::ValidDates},
                          255, 2);
@@ -531,7 +531,7 @@ TEST(Classification, ResultsAreSpreadOverImagesWithNoDataOfTheirOwn)
   EXPECT_THAT(c.NoData(), ElementsAre(255, 0, 0, 0, -9999, -9999, -9999, 128, 128, 128, -1, -1, 0, 0));
   EXPECT_THAT(c.DeclaresNoData(), ElementsAre(true, true, false, true, true, true, true, false));
   EXPECT_EQ(c.ScoreChannels(), 2 + 3 + 2);
-  const Classification ensemble(Contract({Output("logits", 2)}), 2, Plain(2), {Classification::MutualInformation}, 0, 1);
+  const Classification ensemble(Contract({Output("logits", 2)}), {1., 1.}, Plain(2), {Classification::MutualInformation}, 0, 1);
   EXPECT_THAT(ensemble.NoData(), ElementsAre(-1));
   EXPECT_EQ(ensemble.ScoreChannels(), 3);
 }
@@ -540,7 +540,7 @@ TEST(Classification, ScoresAreThoseOfThePartAskedForInAnyLayout)
 {
   constexpr int patch = 7, K = 3, D = 2, slots = 2;
   const ModelContract contract = Contract({Output("embedding", D), Output("probabilities", K)});
-  const Classification c(contract, 1, Plain(K), {Classification::Label, Classification::Features}, 0, 1);
+  const Classification c(contract, {1.}, Plain(K), {Classification::Label, Classification::Features}, 0, 1);
   std::vector<float> embedding(slots * patch * patch * D), probabilities(slots * patch * patch * K);
   std::iota(embedding.begin(), embedding.end(), 1000.f);
   std::iota(probabilities.begin(), probabilities.end(), 0.f);
@@ -568,7 +568,7 @@ TEST(Classification, ScoresAreThoseOfThePartAskedForInAnyLayout)
 
 TEST(Classification, DecisionsKeepAnyStride)
 {
-  const Classification c(Contract({Output("probabilities", 2)}), 1, Plain(2), {Classification::Label, Classification::Probabilities}, 0, 1);
+  const Classification c(Contract({Output("probabilities", 2)}), {1.}, Plain(2), {Classification::Label, Classification::Probabilities}, 0, 1);
   const std::vector<float> scores = {.25f, .75f, -9, .75f, .25f, -9};
   std::vector<float> results(12, -9.f);
   c.Decide(scores.data(), 3, 2, results.data(), 4);
@@ -577,7 +577,7 @@ TEST(Classification, DecisionsKeepAnyStride)
 
 std::string MessageOf(const ModelContract& contract, int members, const std::vector<Result>& wanted, int noDataLabel = 0)
 {
-  return ErrorOf([&] { Classification(contract, members, Plain(2), wanted, noDataLabel, 1); });
+  return ErrorOf([&] { Classification(contract, std::vector<double>(members, contract.temperature), Plain(2), wanted, noDataLabel, 1); });
 }
 
 TEST(Classification, ResultsThatTheNetworkDoesNotGiveAreErrors)
