@@ -36,9 +36,8 @@ std::vector<MapClass> SelectClasses(const std::vector<ModelClass>& classes, cons
 /** \class Classification
  * \brief Label, confidence, probabilities, embedding and uncertainty from the outputs of one network or an ensemble.
  *
- * Probabilities are softmax(logits / T), each network with its own T; those of an ensemble are the mean over its members. Entropy and mutual information are divided by log K, so that
- * they lie in 0..1.
- * \ingroup OTBTorch
+ * Probabilities are softmax(logits / T), each network with its own T; those of an ensemble are the mean over its members. Entropy and mutual information are
+ * divided by log K, so that they lie in 0..1. \ingroup OTBTorch
  */
 class Classification : public MapOperator
 {
@@ -60,7 +59,8 @@ public:
    * \param temperatures one a network of the ensemble, one: no ensemble; each network brings contract.outputs.size() tensors
    * \param series how many series have their dates counted
    * \throw Error for results that the network does not give */
-  Classification(const ModelContract& contract, std::vector<double> temperatures, std::vector<MapClass> classes, std::vector<Result> wanted, int noDataLabel, int series);
+  Classification(const ModelContract& contract, std::vector<double> temperatures, std::vector<MapClass> classes, std::vector<Result> wanted, int noDataLabel,
+                 int series);
 
   const std::vector<MapClass>& Classes() const { return m_Classes; }
 
