@@ -542,7 +542,8 @@ private:
       }
     }
     const bool all = std::all_of(named.begin(), named.end(), [](const auto& d) { return d.has_value(); });
-    if (all && byName.size() != files.size() && !HasUserValue("datesfrom"))
+    const bool byPlace = HasUserValue("datesfrom") && GetParameterString("datesfrom") == "file";
+    if (all && byName.size() != files.size() && !byPlace)
     {
       std::string strange;
       for (std::size_t k = 0; k < files.size() && strange.empty(); ++k)

@@ -73,17 +73,20 @@ def draw(path, folder, labels, confidence, counts, truth, classes, scores):
     axes[0, 0].set_title("Sentinel-2 of %s, simulated" % dates[clear])
     scale_bar(axes[0, 0], labels.shape, stack.pixel_m)
     axes[0, 1].imshow(composite(stack.array, cloudy, low, high), interpolation="nearest")
-    axes[0, 1].set_title("%s: %d %% under clouds" % (dates[cloudy], round(100 * clouds[cloudy])))
+    axes[0, 1].set_title("%s: %d %% clouds or shadow" % (dates[cloudy], round(100 * clouds[cloudy])))
 
     picture = np.full((rows, columns, 3), _rgb("#BDBDBD"))
     for value, (_, colour) in classes.items():
         picture[labels == value] = _rgb(colour)
     axes[0, 2].imshow(picture, interpolation="nearest")
     axes[0, 2].set_title("Label map")
-    wrong = np.repeat((0.75 + 0.25 * picture.mean(2))[..., None], 3, axis=2)
-    wrong[(labels != truth) & (truth > 0)] = _rgb(ERROR)
-    axes[1, 0].imshow(wrong, interpolation="nearest")
-    axes[1, 0].set_title("Errors (black): accuracy %.2f, macro F1 %.2f" % scores[:2])
+    # What is right recedes: the known classes in pale colours under the errors.
+    known = np.full((rows, columns, 3), 1.0)
+    for value, (_, colour) in classes.items():
+        known[truth == value] = 0.55 + 0.45 * np.array(_rgb(colour))
+    known[(labels != truth) & (truth > 0)] = _rgb(ERROR)
+    axes[1, 0].imshow(known, interpolation="nearest")
+    axes[1, 0].set_title("Known classes, errors: OA %.2f, macro F1 %.2f" % scores[:2])
     sure = axes[1, 1].imshow(confidence, cmap="cividis", vmin=0.33, vmax=1, interpolation="nearest")
     axes[1, 1].set_title("Confidence")
     many = axes[1, 2].imshow(counts, cmap="viridis", interpolation="nearest")
@@ -99,9 +102,12 @@ def draw(path, folder, labels, confidence, counts, truth, classes, scores):
         place = figure.add_axes([box.x0, 0.045, box.width, 0.018])
         figure.colorbar(drawn, cax=place, orientation="horizontal").ax.tick_params(labelsize=12)
     handles = [Patch(facecolor=c, edgecolor="#555555", label=n) for n, c in classes.values()]
-    figure.legend(handles=handles, loc="lower left", ncol=len(handles), frameon=False, fontsize=13,
-                  bbox_to_anchor=(0.0, 0.02), columnspacing=1.2, handletextpad=0.5)
-    figure.savefig(path)
+    handles.append(Patch(facecolor=ERROR, edgecolor="#555555", label="error"))
+    box = axes[1, 0].get_position()
+    figure.legend(handles=handles, loc="upper center", ncol=2, frameon=False, fontsize=13,
+                  bbox_to_anchor=(box.x0 + box.width / 2, box.y0 - 0.005), columnspacing=1.6,
+                  handletextpad=0.5, labelspacing=0.35)
+    figure.savefig(path, pil_kwargs={"optimize": True})
     plt.close(figure)
 
 

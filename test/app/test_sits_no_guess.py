@@ -117,6 +117,21 @@ def test_dates_in_names_that_contradict_the_dates_are_refused(scene, tmp_path):
     assert (found == wanted).all()
 
 
+def test_a_mask_that_is_missing_does_not_shift_the_others(scene, tmp_path):
+    """With dates from names, a list of masks with one date missing and another one too many."""
+    _, made = scene
+    days = list(made["days"])
+    files = images(made, tmp_path, days)
+    shifted = days[1:] + [days[-1].replace(year=days[-1].year + 1)]
+    masks = [
+        write_raster(tmp_path / f"mask_{d:%Y%m%d}.tif", m, gdal.GDT_Byte)
+        for d, m in zip(shifted, made["mask"])
+    ]
+    out = tmp_path / "out.tif"
+    done = run(model=made["model"], il=files, maskl=masks, datesfrom="names", out=out)
+    assert_refused(done, "maskl", masks[-1].name, "other dates")
+
+
 def test_descriptions_that_contradict_the_order_are_refused(scene, tmp_path):
     _, made = scene
     wrong = made["names"][::-1]
