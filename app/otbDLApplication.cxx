@@ -7,6 +7,7 @@
 #include "otbDLApplication.h"
 
 #include "otbDLError.h"
+#include "otbDLRasters.h"
 
 #include "itkCommand.h"
 #include "otbExtendedFilenameToWriterOptions.h"
@@ -47,6 +48,7 @@ namespace Wrapper
 namespace fs = std::filesystem;
 using otb::dl::Complaint;
 using otb::dl::Error;
+using otb::dl::Join;
 
 namespace
 {
@@ -96,13 +98,6 @@ bool WithWriter(itk::ProcessObject* writer, TFunction f)
   as(dynamic_cast<otb::ImageFileWriter<FloatVectorImageType>*>(writer));
   as(dynamic_cast<otb::ImageFileWriter<DoubleVectorImageType>*>(writer));
   return found;
-}
-
-/** An extended file name in its two parts: path, options (with the question mark). */
-std::pair<std::string, std::string> SplitName(const std::string& extended)
-{
-  const auto at = extended.find("?&");
-  return at == std::string::npos ? std::make_pair(extended, std::string()) : std::make_pair(extended.substr(0, at), extended.substr(at));
 }
 
 bool IsVirtual(const std::string& path)
@@ -264,16 +259,6 @@ std::size_t ResidentBytes(const std::string& key)
     }
   }
   return 0;
-}
-
-std::string Join(const std::vector<std::string>& words)
-{
-  std::string text;
-  for (const auto& w : words)
-  {
-    text += (text.empty() ? "" : " ") + w;
-  }
-  return text;
 }
 
 } // namespace

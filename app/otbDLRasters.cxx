@@ -47,12 +47,6 @@ struct CloseDataset
 };
 using Dataset = std::unique_ptr<void, CloseDataset>;
 
-std::pair<std::string, std::string> SplitName(const std::string& extended)
-{
-  const auto at = extended.find("?&");
-  return at == std::string::npos ? std::make_pair(extended, std::string()) : std::make_pair(extended.substr(0, at), extended.substr(at));
-}
-
 Dataset OpenDataset(const std::string& path, const std::string& option)
 {
   GDALAllRegister(); // OTB does so when it reads its first image
@@ -188,6 +182,12 @@ std::string DeclaredNoData(GDALDatasetH dataset, const std::string& option)
 }
 
 } // namespace
+
+std::pair<std::string, std::string> SplitName(const std::string& extended)
+{
+  const auto at = extended.find("?&");
+  return at == std::string::npos ? std::make_pair(extended, std::string()) : std::make_pair(extended.substr(0, at), extended.substr(at));
+}
 
 Rasters::~Rasters()
 {

@@ -12,12 +12,16 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 namespace otb
 {
 namespace Wrapper
 {
+
+/** An extended file name in its two parts: path, options (with the question mark). */
+std::pair<std::string, std::string> SplitName(const std::string& extended);
 
 /** A file as an ITK image of its own pixel type. */
 struct OpenedRaster

@@ -34,6 +34,7 @@ namespace Wrapper
 {
 
 namespace fs = std::filesystem;
+using otb::dl::Join;
 
 namespace
 {
@@ -46,20 +47,10 @@ std::string Key(const std::string& name, int sensor)
   return sensor == 0 ? name : name + std::to_string(sensor + 1);
 }
 
-std::string Join(const std::vector<std::string>& words)
-{
-  std::string text;
-  for (const auto& w : words)
-  {
-    text += (text.empty() ? "" : " ") + w;
-  }
-  return text;
-}
-
 /** The file's name without options and folder. */
 std::string Short(const std::string& name)
 {
-  return fs::path(name.substr(0, name.find("?&"))).filename().string();
+  return fs::path(SplitName(name).first).filename().string();
 }
 
 /** Bands of iota2's stacks of Sentinel-2: ten a date, then three features, each for all dates. */
@@ -395,7 +386,7 @@ private:
     if (Given("features") && Quantised())
     {
       const std::string name = GetParameterString("features");
-      const auto extension = fs::path(name.substr(0, name.find("?&"))).extension().string();
+      const auto extension = fs::path(SplitName(name).first).extension().string();
       if (!name.empty() && extension != ".tif" && extension != ".tiff" && extension != ".img")
       {
         throw dl::Error(dl::Complaint("features", "\"" + name + "\"", "a .tif or .img file: others know no signed bytes", "Or -featurestype float."));
@@ -456,7 +447,7 @@ private:
     std::size_t warped = 0;
     for (std::size_t k = 0; k < files.size(); ++k)
     {
-      const std::string path = files[k].substr(0, files[k].find("?&"));
+      const std::string path = SplitName(files[k]).first;
       const std::string option = key + (path.empty() ? "" : " (" + Short(path) + ")");
       names.push_back(option);
       if (path.empty())
@@ -520,7 +511,7 @@ private:
     std::vector<std::optional<dl::Day>> dates;
     for (const auto& f : files)
     {
-      dates.push_back(dl::DateInName(f.substr(0, f.find("?&"))));
+      dates.push_back(dl::DateInName(SplitName(f).first));
     }
     return dates;
   }

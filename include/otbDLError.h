@@ -30,6 +30,9 @@ public:
  * Empty parts are left out. */
 std::string Complaint(const std::string& option, const std::string& found, const std::string& expected, const std::string& advice);
 
+/** Words with blanks between them. */
+std::string Join(const std::vector<std::string>& words);
+
 /** \class ContractError
  * \brief A contract that cannot be used, with every violation found in it.
  * \ingroup OTBTorch

@@ -8,7 +8,9 @@
 #define otbDLRegion_h
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
+#include <vector>
 
 namespace otb
 {
@@ -79,6 +81,18 @@ inline void MirroredInterval(std::int64_t begin, std::int64_t end, std::int64_t 
     first = std::min(first, m);
     last = std::max(last, m + 1);
   }
+}
+
+/** Where in a block that begins at `first` the positions of a mirrored interval [begin, end) lie, one after the other. */
+inline std::vector<std::ptrdiff_t> MirroredOffsets(std::int64_t begin, std::int64_t end, std::int64_t n, std::int64_t first)
+{
+  std::vector<std::ptrdiff_t> offsets;
+  offsets.reserve(end - begin);
+  for (std::int64_t i = begin; i < end; ++i)
+  {
+    offsets.push_back(Mirror(i, n) - first);
+  }
+  return offsets;
 }
 
 } // namespace dl

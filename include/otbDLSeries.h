@@ -60,9 +60,9 @@ struct Series
   std::vector<std::optional<double>> noData; ///< as the files declare it, [date * bands + band], or empty
   MaskMeaning masks = MaskMeaning::ZeroIsValid;
   std::vector<std::optional<double>> maskNoData; ///< as the validity rasters declare it, [date], or empty: not valid, unless it is their word for valid
-  std::vector<float> mean;    ///< taken from the raw values, [date * bands + band], or empty
-  std::vector<float> divisor; ///< then they are divided by this, as mean
-  std::string option;         ///< what the user gave it with, for messages: il, il2 ...
+  std::vector<float> mean;                       ///< taken from the raw values, [date * bands + band], or empty
+  std::vector<float> divisor;                    ///< then they are divided by this, as mean
+  std::string option;                            ///< what the user gave it with, for messages: il, il2 ...
 };
 
 /** All series over one region. */

@@ -29,6 +29,16 @@ std::string Complaint(const std::string& option, const std::string& found, const
   return text;
 }
 
+std::string Join(const std::vector<std::string>& words)
+{
+  std::string text;
+  for (const auto& w : words)
+  {
+    text += (text.empty() ? "" : " ") + w;
+  }
+  return text;
+}
+
 namespace
 {
 std::string Listing(const std::string& origin, const std::vector<ContractError::Violation>& violations)

@@ -37,17 +37,6 @@ InputNormalisation Normalisation(const ModelInput& input, const std::vector<bool
 
 namespace
 {
-/** Offsets, in the block, of the columns (or rows) that a mirrored interval shows. */
-std::vector<std::ptrdiff_t> Offsets(std::int64_t begin, std::int64_t end, std::int64_t imageSize, std::int64_t blockBegin)
-{
-  std::vector<std::ptrdiff_t> offsets(end - begin);
-  for (std::int64_t i = begin; i < end; ++i)
-  {
-    offsets[i - begin] = Mirror(i, imageSize) - blockBegin;
-  }
-  return offsets;
-}
-
 /** Do the planes of an input lie pixel by pixel in one image, band after band? Then a row is one run of numbers. */
 bool Interleaved(const std::vector<PlaneView>& planes)
 {
@@ -78,8 +67,8 @@ bool Suspicious(const float* run, const std::vector<float>& none)
 void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight,
                    const std::vector<InputNormalisation>& inputs, std::vector<std::uint8_t>& valid)
 {
-  const auto columns = Offsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
-  const auto rows = Offsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
+  const auto columns = MirroredOffsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
+  const auto rows = MirroredOffsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
   const std::size_t width = columns.size();
   valid.assign(width * rows.size(), 1);
   // Bands holding the no-data value, counted a row at a time.
@@ -154,8 +143,8 @@ void PatchValidity(const PixelBlock& block, const Region& footprint, std::int64_
 void PackPatch(const PixelBlock& block, const Region& footprint, std::int64_t imageWidth, std::int64_t imageHeight, int input,
                const InputNormalisation& normalisation, const std::vector<std::uint8_t>& valid, const BatchView& batch, int n)
 {
-  const auto columns = Offsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
-  const auto rows = Offsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
+  const auto columns = MirroredOffsets(footprint.x0, footprint.x1, imageWidth, block.region.x0);
+  const auto rows = MirroredOffsets(footprint.y0, footprint.y1, imageHeight, block.region.y0);
   const std::size_t width = columns.size(), bands = normalisation.scaling.size();
   const auto& planes = block.bands[input];
 

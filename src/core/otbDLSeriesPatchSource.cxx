@@ -14,22 +14,6 @@ namespace otb
 namespace dl
 {
 
-namespace
-{
-
-/** Positions in the block of what a mirrored interval shows. */
-std::vector<std::ptrdiff_t> Offsets(std::int64_t begin, std::int64_t end, std::int64_t imageSize, std::int64_t blockBegin)
-{
-  std::vector<std::ptrdiff_t> offsets;
-  for (std::int64_t i = begin; i < end; ++i)
-  {
-    offsets.push_back(Mirror(i, imageSize) - blockBegin);
-  }
-  return offsets;
-}
-
-} // namespace
-
 SeriesPatchSource::SeriesPatchSource(std::shared_ptr<SeriesReader> reader, std::shared_ptr<const SeriesPreparation> preparation)
     : m_Reader(std::move(reader)), m_Preparation(std::move(preparation))
 {
@@ -42,8 +26,8 @@ void SeriesPatchSource::Read(const Region& region)
 
 void SeriesPatchSource::Look(const Region& footprint, bool counts, PatchContent& content) const
 {
-  const auto columns = Offsets(footprint.x0, footprint.x1, m_Preparation->Width(), m_Block.region.x0);
-  const auto rows = Offsets(footprint.y0, footprint.y1, m_Preparation->Height(), m_Block.region.y0);
+  const auto columns = MirroredOffsets(footprint.x0, footprint.x1, m_Preparation->Width(), m_Block.region.x0);
+  const auto rows = MirroredOffsets(footprint.y0, footprint.y1, m_Preparation->Height(), m_Block.region.y0);
   const std::size_t width = columns.size(), series = m_Preparation->CountedSensors().size();
   content.valid.resize(width * rows.size());
   content.counts.resize(counts ? series : 0);
@@ -67,8 +51,8 @@ void SeriesPatchSource::Look(const Region& footprint, bool counts, PatchContent&
 void SeriesPatchSource::Pack(const Region& footprint, const PatchContent& content, Predictor& predictor, int n) const
 {
   (void)content; // a network that sees dates is told of those that are valid, date by date
-  const auto columns = Offsets(footprint.x0, footprint.x1, m_Preparation->Width(), m_Block.region.x0);
-  const auto rows = Offsets(footprint.y0, footprint.y1, m_Preparation->Height(), m_Block.region.y0);
+  const auto columns = MirroredOffsets(footprint.x0, footprint.x1, m_Preparation->Width(), m_Block.region.x0);
+  const auto rows = MirroredOffsets(footprint.y0, footprint.y1, m_Preparation->Height(), m_Block.region.y0);
   std::vector<BatchView> inputs;
   for (int k = 0; k < static_cast<int>(m_Preparation->Contract().inputs.size()); ++k)
   {

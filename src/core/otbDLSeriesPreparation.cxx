@@ -9,7 +9,6 @@
 #include "otbDLError.h"
 
 #include <algorithm>
-#include <cctype>
 #include <cmath>
 #include <cstring>
 #include <limits>
@@ -20,54 +19,13 @@ namespace otb
 namespace dl
 {
 
-std::size_t SizeOf(SampleType type)
-{
-  switch (type)
-  {
-  case SampleType::UInt8:
-    return 1;
-  case SampleType::Int16:
-  case SampleType::UInt16:
-    return 2;
-  case SampleType::Double:
-    return 8;
-  default:
-    return 4;
-  }
-}
-
 namespace
 {
-
-/** "b02" and "B2" -> "b2" */
-std::string PlainBand(const std::string& name)
-{
-  std::string plain;
-  for (const char c : name)
-  {
-    const bool leadingZero = c == '0' && !plain.empty() && !std::isdigit(static_cast<unsigned char>(plain.back()));
-    if (!leadingZero)
-    {
-      plain += static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
-    }
-  }
-  return plain;
-}
 
 int FindBand(const std::vector<std::string>& bands, const std::string& name)
 {
   const auto it = std::find_if(bands.begin(), bands.end(), [&name](const std::string& b) { return SameBand(b, name); });
   return it == bands.end() ? -1 : static_cast<int>(it - bands.begin());
-}
-
-std::string Join(const std::vector<std::string>& words)
-{
-  std::string text;
-  for (const auto& w : words)
-  {
-    text += (text.empty() ? "" : " ") + w;
-  }
-  return text;
 }
 
 std::string OptionOf(int sensor)
@@ -198,11 +156,6 @@ Scratch& ThreadScratch()
 }
 
 } // namespace
-
-bool SameBand(const std::string& a, const std::string& b)
-{
-  return PlainBand(a) == PlainBand(b);
-}
 
 SeriesPreparation::SeriesPreparation(const ModelContract& contract, SeriesSetup setup) : m_Contract(contract), m_Setup(std::move(setup))
 {

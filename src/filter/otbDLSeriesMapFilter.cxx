@@ -141,7 +141,7 @@ public:
     {
       const Sensor& sensor = m_Filter.m_Sensors[s];
       const std::size_t bands = sensor.series.bands.size();
-      std::map<std::size_t, Source> read;
+      std::map<std::size_t, SampleView> read;
       std::vector<SampleView> values(sensor.layers.size());
       for (std::size_t i = 0; i < sensor.layers.size(); ++i)
       {
@@ -151,7 +151,7 @@ public:
         }
       }
       block.values.push_back(std::move(values));
-      std::map<std::size_t, Source> readMasks;
+      std::map<std::size_t, SampleView> readMasks;
       std::vector<SampleView> masks;
       for (const auto& layer : sensor.masks)
       {
@@ -159,7 +159,7 @@ public:
       }
       block.masks.push_back(std::move(masks));
     }
-    std::map<std::size_t, Source> read;
+    std::map<std::size_t, SampleView> read;
     for (std::size_t r = 0; r < m_Filter.m_Static.size(); ++r)
     {
       for (unsigned int b = 0; b < m_Filter.m_Static[r].image->GetNumberOfComponentsPerPixel(); ++b)
@@ -169,26 +169,21 @@ public:
     }
     if (m_Filter.m_Mask.image)
     {
-      std::map<std::size_t, Source> one;
+      std::map<std::size_t, SampleView> one;
       block.mask = this->View({m_Filter.m_Mask}, {0, 0}, region, one);
     }
     return block;
   }
 
 private:
-  /** The first band of a raster that was read. */
-  struct Source
-  {
-    SampleView view;
-  };
-
-  SampleView View(const std::vector<Raster>& rasters, const Layer& layer, const Region& region, std::map<std::size_t, Source>& read)
+  /** A band of a raster. \param read the first bands of those that were read */
+  SampleView View(const std::vector<Raster>& rasters, const Layer& layer, const Region& region, std::map<std::size_t, SampleView>& read)
   {
     const auto found = read.find(layer.raster);
     SampleView view;
     if (found != read.end())
     {
-      view = found->second.view;
+      view = found->second;
     }
     else
     {
@@ -209,7 +204,7 @@ private:
                   view.strideX = bands;
                   view.strideY = bands * width;
                 });
-      read[layer.raster] = {view};
+      read[layer.raster] = view;
     }
     view.data = static_cast<const char*>(view.data) + layer.band * SizeOf(view.type);
     return view;

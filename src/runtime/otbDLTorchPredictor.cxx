@@ -1027,16 +1027,6 @@ private:
 namespace
 {
 
-std::string Shown(const std::vector<std::string>& words)
-{
-  std::string text;
-  for (const auto& w : words)
-  {
-    text += (text.empty() ? "" : " ") + w;
-  }
-  return text;
-}
-
 /** Members that see the same inputs. */
 class EnsemblePredictor : public Predictor
 {
@@ -1151,7 +1141,7 @@ void CheckSameInterface(const ModelContract& first, const std::string& firstName
     }
     if (a.bands != b.bands || a.sensors != b.sensors)
     {
-      differ("the bands" + name, Shown(b.bands), Shown(a.bands));
+      differ("the bands" + name, Join(b.bands), Join(a.bands));
     }
     bool same = a.noData == b.noData && a.noDataRule == b.noDataRule && a.noDataFill == b.noDataFill && a.derived.size() == b.derived.size();
     for (std::size_t d = 0; same && d < a.derived.size(); ++d)

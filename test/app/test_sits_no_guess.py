@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import sits
 
 from conftest import EPSG, read, write
 from osgeo import gdal
@@ -238,3 +239,83 @@ def test_members_of_an_ensemble_have_temperatures_of_their_own(scene, case_of, t
     labels(made, tmp_path, "both", model=tmp_path / "both.txt", probamap=tmp_path / "both-p.tif")
     mean = (single["warm"].astype(float) + single["cold"]) / 2
     assert abs(read(tmp_path / "both-p.tif") - mean).max() <= 1.0
+
+
+def test_a_raster_with_no_data_in_some_bands_only_is_not_resampled(scene, tmp_path):
+    _, made = scene
+    coarse = np.full((len(made["days"]) * 4, 30, 40), 900, np.int16)
+    path = write_raster(tmp_path / "coarse.tif", coarse, gdal.GDT_Int16, grid(20))
+    bands = range(1, len(coarse) + 1)
+    parts = [
+        gdal.BuildVRT(
+            str(tmp_path / f"{b}.vrt"), str(path), bandList=[b],
+            **({"srcNodata": -1, "VRTNodata": -1} if b == 2 else {}),
+        )
+        for b in bands
+    ]  # fmt: skip
+    gdal.BuildVRT(str(tmp_path / "some.vrt"), parts, separate=True)
+    done = run(
+        model=made["model"], il=made["stack"], dates=made["dates"], bands=["x1", "x2", "x3", "x4"],
+        il2=tmp_path / "some.vrt", dates2=made["dates"], bands2=made["names"],
+        out=tmp_path / "out.tif",
+    )  # fmt: skip
+    assert_refused(done, "il2 (some.vrt)", "1 of its", "resampled", "gdal_edit.py")
+
+
+def test_eight_bit_features_want_a_format_that_knows_signed_bytes(case_of, tmp_path):
+    case = case_of("ltae_max")
+    parameters = dict(case.parameters, model=case.path, featurestype="int8")
+    assert_refused(run(**parameters, features=tmp_path / "f.hdr"), "features", "signed bytes")
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_image_that_the_model_does_not_take_is_refused(scene, tmp_path):
+    _, made = scene
+    one = write(tmp_path / "dem.tif", np.zeros((HEIGHT, WIDTH), np.float32))
+    words = dict(model=made["model"], dates=made["dates"], out=tmp_path / "o.tif", static=one)
+    done = run(**words, **{"in": made["stack"]})
+    assert_refused(done, "static", "the model takes no image that does not change")
+
+
+def test_the_type_of_masks_that_are_not_there_is_refused(scene, tmp_path):
+    _, made = scene
+    words = dict(model=made["model"], dates=made["dates"], out=tmp_path / "o.tif")
+    done = run(**words, masktype2="scl", **{"in": made["stack"]})
+    assert_refused(done, "masktype2", "no series", "il2")
+
+
+def test_thirteen_bands_that_may_be_read_in_two_ways_have_to_be_named(simulation, tmp_path):
+    """A network of all bands of iota2's stack: which of the two layouts is not guessed."""
+    import otbtorch
+    import torch
+    from otbtorch import contract as c
+
+    ten = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"]
+    three = ["NDVI", "NDWI", "Brightness"]
+    steps = 4
+
+    class Weighted(torch.nn.Module):
+        def forward(self, x):
+            score = (x * torch.arange(1.0, 1.0 + x[0].numel()).reshape(x[0].shape)).sum((1, 2))
+            return torch.stack((score, -score), 1)
+
+    contract = c.time_series(
+        "thirteen", [c.series("x", ten + three, None, steps=steps, gapfill="none")],
+        classes=[{"value": 1, "name": "a"}, {"value": 2, "name": "b"}], **sits.PROVENANCE,
+    )  # fmt: skip
+    otbtorch.export(Weighted(), contract, str(tmp_path / "thirteen.pt"))
+    rng = np.random.default_rng(2)
+    values = rng.normal(0, 1, (steps, 13, 9, 11)).astype(np.float32)
+    stack = np.concatenate(
+        [values[:, :10].reshape(-1, 9, 11), values[:, 10:].swapaxes(0, 1).reshape(-1, 9, 11)]
+    )
+    path = write_raster(tmp_path / "iota2.tif", stack)
+    words = dict(
+        model=tmp_path / "thirteen.pt", out=tmp_path / "out.tif",
+        dates=write_dates(tmp_path / "d.txt", simulation.s2.dates[:steps]),
+    )  # fmt: skip
+    words["in"] = path
+    assert_refused(run(**words), "in (iota2.tif)", "iota2's stack", '"|"', "-bands")
+    run(**words, bands=ten + ["|"] + three).ok()
+    weights = np.arange(1.0, 1.0 + steps * 13).reshape(steps, 13, 1, 1)
+    assert (read(words["out"]) == np.where((values * weights).sum((0, 1)) > 0, 1, 2)).all()
