@@ -184,6 +184,92 @@ struct Tiling
   std::vector<std::string> testTimeAugmentations;
 };
 
+/** What a network that denoises returns. x_t = alpha x + sigma e is its noisy input, e standard Gaussian. */
+enum class FieldKind
+{
+  Velocity,   ///< x - e (flow matching, rectified flow)
+  Epsilon,    ///< e
+  X0,         ///< x
+  VDiffusion, ///< alpha e - sigma x, with alpha^2 + sigma^2 = 1 (Salimans and Ho, 2022)
+  Score,      ///< -e / sigma
+  Edm         ///< x, with alpha = 1 (Karras et al., 2022)
+};
+
+/** How alpha and sigma go from data to noise. */
+struct NoiseSpec
+{
+  enum class Schedule
+  {
+    FlowLinear,   ///< alpha = t, sigma = 1 - t
+    LinearBeta,   ///< Ho et al., 2020; with continuous time its limit (Song et al., 2021)
+    ScaledLinear, ///< beta linear in its square root (latent diffusion)
+    Cosine,       ///< Nichol and Dhariwal, 2021
+    Table,        ///< products of alphas, one a step
+    Edm           ///< alpha = 1, sigma free
+  };
+  Schedule schedule = Schedule::FlowLinear;
+  double betaStart = 1e-4;
+  double betaEnd = .02;
+  int steps = 1000; ///< of LinearBeta, ScaledLinear, Cosine; of Table its length
+  double cosineOffset = .008;
+  std::vector<double> alphasCumprod; ///< Table: alpha squared of step 0, 1, ...; falling
+};
+
+/** What a network wants to be told as its time. */
+enum class TimeArgument
+{
+  Continuous,    ///< 0..1
+  DiscreteIndex, ///< 0..steps-1, 0 next to the data
+  LogSnr,        ///< 2 log(alpha / sigma)
+  Sigma          ///< sigma / alpha
+};
+
+/** How a network stands for the absence of its condition. */
+enum class NullCondition
+{
+  None,  ///< it cannot
+  Zeros, ///< a condition of zeros, after scaling
+  Flag   ///< an argument of role condition_flag that is 0 (1 with the condition)
+};
+
+/** A network that denoises: the field behind a diffusion or a flow. */
+struct GenerativeSpec
+{
+  FieldKind kind = FieldKind::Velocity;
+  NoiseSpec noise;
+  TimeArgument time = TimeArgument::Continuous;
+  double dataAt = 1.;     ///< where the continuous time is data: 1 (flows) or 0 (diffusion)
+  double logSnrLow = -6.; ///< range in which the network was trained, and is asked
+  double logSnrHigh = 8.;
+  bool dequantise = false;       ///< uniform noise of one raw unit was added in training
+  bool predictsVariance = false; ///< twice as many channels come out: the first half counts
+  NullCondition null = NullCondition::None;
+  unsigned int tag = 0; ///< separates the random numbers of models
+};
+
+/** A masked autoencoder. */
+struct MaskedSpec
+{
+  int patch = 8;           ///< side of a token, pixels
+  int groups = 4;          ///< of tokens: one is visible at a time, the others are predicted
+  bool normalised = false; ///< are targets standardised token by token (norm_pix_loss)?
+};
+
+/** How the logit of a density-ratio network joins the regression of the pair: score = z(regression) + weight z(logit). */
+struct RatioSpec
+{
+  double weight = .5;
+  double smooth = 2.5; ///< standard deviation of the Gaussian that the score was chosen with, pixels
+};
+
+/** A method of the TorchScript module beside forward(): encode, decode, features, div. */
+struct MethodSpec
+{
+  std::string name;
+  int channels = 0; ///< that it returns
+  int scale = 1;    ///< side of its result is the patch's divided by this
+};
+
 /** \class ModelContract
  * \brief What a TorchScript file does not say about itself: bands, scaling, no-data, outputs, tiling, calibration, provenance.
  *
@@ -203,12 +289,23 @@ struct ModelContract
   Tiling tiling;
   double temperature = 1.;
   double threshold = .5;
+
+  // change-likelihood: exactly one of these four.
+  std::optional<GenerativeSpec> generative;
+  std::optional<MaskedSpec> masked;
+  std::optional<RatioSpec> ratio;
+  bool featuresOnly = false;       ///< forward() is an encoder: distances of features
+  std::vector<MethodSpec> methods; ///< that the module exports
+
   std::string license;
   std::string trainingData;
   std::optional<double> groundSampleDistance; ///< metres
 
   /** The output that plays a role, or nullptr. */
   const ModelOutput* FindOutput(const std::string& role) const;
+
+  /** The method of that name, or nullptr. */
+  const MethodSpec* FindMethod(const std::string& method) const;
 
   /** Parses and validates.
    * \param text JSON

@@ -8,6 +8,7 @@
 #define otbDLPredictor_h
 
 #include <cstddef>
+#include <cstdint>
 #include <memory>
 #include <string>
 #include <vector>
@@ -60,6 +61,10 @@ public:
   /** Memory of argument k of the network, to be filled with scaled values. Integers and masks are given as float, and converted. */
   virtual BatchView Input(int k) = 0;
 
+  /** Told where the upper left pixel of slot n lies in the whole image (beyond its border where patches are mirrored), before Run(). For what is keyed on
+   * the pixel: random numbers. */
+  virtual void Place(int /*n*/, std::int64_t /*x*/, std::int64_t /*y*/) {}
+
   /** Runs the network on the first `filled` slots: ceil(filled / CallSize()) forwards.
    * \throw Error when it fails */
   virtual void Run(int filled) = 0;
@@ -69,6 +74,21 @@ public:
 
   /** Output k of the last Run(), of the input's height and width. Valid until the next one. Of an output that is not used (role aux): no data. */
   virtual BatchView Output(int k) = 0;
+};
+
+/** \class DifferentiablePredictor
+ * \brief A predictor whose first output can be differentiated with respect to its first input.
+ * \ingroup OTBTorch
+ */
+class DifferentiablePredictor : public Predictor
+{
+public:
+  /** Memory of the probe e, of the shape of output 0. */
+  virtual BatchView Probe() = 0;
+
+  /** After Run(filled): the product of e and the Jacobian, d <e, output 0> / d input 0, slot by slot. Shape of input 0; valid until the next call. May be
+   * called several times after a Run(), with other probes. \throw Error when the network cannot be differentiated */
+  virtual BatchView Pullback() = 0;
 };
 
 } // namespace dl

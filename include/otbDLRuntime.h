@@ -64,6 +64,18 @@ ModelContract ReadContract(const std::string& modelFile, const std::string& cont
  * \throw Error for a model that cannot be loaded or contradicts its contract */
 std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report);
 
+/** Loads a method of the module beside forward(): encode, decode, features. Its input is a batch of what the method takes: of decode the channels and the scale
+ * of encode, else the image's bands; its output has the channels and the scale that the contract declares for it. Batch, device and threads as with forward().
+ */
+std::unique_ptr<Predictor> LoadMethod(const std::string& modelFile, const ModelContract& contract, const std::string& method, const RuntimeOptions& options,
+                                      RuntimeReport& report);
+
+/** Loads a model so that it can be differentiated: with autograd through the graph as it was saved, or with its own method
+ * div(x, t, e[, cond]) -> e^T J if it exports one. Never frozen, never in inference mode: slower than LoadPredictor().
+ * \throw Error also when the network cannot be differentiated: it is tried */
+std::unique_ptr<DifferentiablePredictor> LoadDifferentiable(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options,
+                                                            RuntimeReport& report);
+
 /** The files of an ensemble, if `modelFile` is a text file (.txt) that lists models: one a line, relative to its folder, # begins a comment. Else that file
  * alone. \throw Error for a list that cannot be read, is empty, or names a file twice or one that does not exist */
 std::vector<std::string> ModelFiles(const std::string& modelFile);

@@ -1636,6 +1636,18 @@ bool ModelInput::Has(Axis axis) const
   return std::find(axes.begin(), axes.end(), axis) != axes.end();
 }
 
+const MethodSpec* ModelContract::FindMethod(const std::string& method) const
+{
+  for (const auto& m : methods)
+  {
+    if (m.name == method)
+    {
+      return &m;
+    }
+  }
+  return nullptr;
+}
+
 const ModelOutput* ModelContract::FindOutput(const std::string& role) const
 {
   const auto it = std::find_if(outputs.begin(), outputs.end(), [&role](const ModelOutput& o) { return o.role == role; });

@@ -36,6 +36,7 @@ void ImagePatchSource::Look(const Region& footprint, bool counts, PatchContent& 
 
 void ImagePatchSource::Pack(const Region& footprint, const PatchContent& content, Predictor& predictor, int n) const
 {
+  predictor.Place(n, footprint.x0, footprint.y0);
   for (int in = 0; in < static_cast<int>(m_Inputs.size()); ++in)
   {
     PackPatch(m_Block, footprint, m_Width, m_Height, in, m_Inputs[in], content.valid, predictor.Input(in), n);
