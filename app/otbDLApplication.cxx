@@ -335,6 +335,7 @@ void DLApplication::AddRunParameters()
 void DLApplication::Begin()
 {
   this->Discard();
+  m_Aligned.Clear();
   m_InputPaths.clear();
   m_OutputKeys.clear();
   for (const auto& [key, type] : m_TypesBefore)
@@ -406,7 +407,16 @@ otb::dl::ModelContract DLApplication::ReadModelContract(bool ensembles)
   return m_Contracts.front();
 }
 
-otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model)
+void DLApplication::AddAlignParameter()
+{
+  AddParameter(ParameterType_Choice, "align", "Dates on different grids");
+  SetParameterDescription("align", "What becomes of files that do not lie on the grid of the first one of in1");
+  AddChoice("align.strict", "An error that says how they differ");
+  AddChoice("align.resample", "They are resampled onto it (cubic convolution)");
+  MandatoryOff("align");
+}
+
+otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto)
 {
   otb::dl::PatchMapFilter::Input input;
   input.model = model;
@@ -421,6 +431,16 @@ otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, 
     }
     const std::string name = k < names.size() ? fs::path(SplitName(names[k]).first).filename().string() : "";
     input.names.push_back(key + (name.empty() ? "" : " (" + name + ")"));
+    if (onto && k < names.size())
+    {
+      bool resampled = false;
+      const auto opened = m_Aligned.OpenOn(onto, "the first image", names[k], key, "cubic", {}, true, resampled, true);
+      if (resampled)
+      {
+        input.images.back() = dynamic_cast<FloatVectorImageType*>(opened.image.GetPointer());
+        otbAppLogINFO(<< input.names.back() << " is resampled onto the grid of the first image");
+      }
+    }
   }
   if (input.images.empty())
   {
@@ -533,7 +553,7 @@ void DLApplication::CheckOutputs(const std::vector<std::string>& keys)
   }
 }
 
-void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs)
+void DLApplication::PrepareOutputs(FilterType* filter, const std::vector<std::string>& outputs)
 {
   m_Start = Clock::now();
   m_Filter = filter;
@@ -568,8 +588,13 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
       break;
     }
   }
+}
 
-  const auto job = filter->GetJob();
+std::unique_ptr<otb::dl::Predictor>
+DLApplication::LoadNetwork(const std::function<std::unique_ptr<otb::dl::Predictor>(const otb::dl::RuntimeOptions&, otb::dl::RuntimeReport&)>& load)
+{
+  const std::size_t ram = static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20;
+  const auto job = m_Filter->GetJob();
   otb::dl::RuntimeOptions options;
   options.device = GetParameterString("device");
   options.precision = GetParameterString("precision");
@@ -583,15 +608,7 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
   options.samples = job.samples;
   options.warn = [this](const std::string& text) { otbAppLogWARNING(<< text); };
   m_Runtime = {};
-  for (auto& member : m_Contracts)
-  {
-    member.tiling = contract.tiling;
-    for (std::size_t k = 0; k < member.inputs.size(); ++k)
-    {
-      member.inputs[k].steps = contract.inputs[k].steps;
-    }
-  }
-  auto predictor = otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, options, m_Runtime);
+  auto predictor = load(options, m_Runtime);
 
   const std::size_t tensors = m_Runtime.bytesBase + m_Runtime.bytesPerSample * m_Runtime.batch * m_Runtime.workers;
   if (job.unit == "pixels" && tensors < ram / 2)
@@ -621,11 +638,32 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
                 << megabytes(static_cast<std::size_t>(GDALGetCacheMax64())) << ", written regions up to " << megabytes(ram / 4)
                 << "; besides, the programs themselves take " << megabytes(ResidentBytes("VmRSS")));
 
-  filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
-  filter->SetSettings(m_Settings);
+  return predictor;
+}
+
+void DLApplication::Connect(std::unique_ptr<otb::dl::Predictor> predictor)
+{
+  m_Working = predictor ? "Inference" : "Scoring";
+  m_Filter->SetPredictor(std::shared_ptr<otb::dl::Predictor>(std::move(predictor)));
+  m_Filter->SetSettings(m_Settings);
   auto progress = itk::SimpleMemberCommand<Self>::New();
   progress->SetCallbackFunction(this, &Self::OnProgress);
-  filter->AddObserver(itk::ProgressEvent(), progress);
+  m_Filter->AddObserver(itk::ProgressEvent(), progress);
+}
+
+void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs)
+{
+  this->PrepareOutputs(filter, outputs);
+  for (auto& member : m_Contracts)
+  {
+    member.tiling = contract.tiling;
+    for (std::size_t k = 0; k < member.inputs.size(); ++k)
+    {
+      member.inputs[k].steps = contract.inputs[k].steps;
+    }
+  }
+  this->Connect(this->LoadNetwork([this](const otb::dl::RuntimeOptions& options, otb::dl::RuntimeReport& report)
+                                  { return otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, options, report); }));
 }
 
 /** OTB announces each writer just before it runs: the moment to give it a temporary file, its share of memory, and to know the window. */
@@ -911,7 +949,7 @@ void DLApplication::OnProgress()
 
   // "% [" is what QGIS looks for; the name before the colon must hold none itself.
   std::ostringstream line;
-  line << "Inference: " << percent << "% [" << std::string(stars, '*') << std::string(50 - stars, ' ') << "]";
+  line << m_Working << ": " << percent << "% [" << std::string(stars, '*') << std::string(50 - stars, ' ') << "]";
   if (done > 0. && done < 1.)
   {
     line << ' ' << Minutes(elapsed * (1. - done) / done) << " left";
@@ -937,6 +975,12 @@ void DLApplication::ReportRun()
   const double elapsed = Since(m_Start);
   const auto minimum = s.MinimumCalls(std::max(1, m_Runtime.batch));
   const std::string unit = m_Filter->GetJob().unit == "pixels" ? "Pixels: " : "Patches: ";
+  if (m_Filter->GetJob().unit == "cells")
+  {
+    otbAppLogINFO(<< std::fixed << std::setprecision(1) << "Time: " << elapsed << " s, of which fitting " << s.secondsPacking << ", scoring " << s.secondsModel
+                  << ", smoothing and deciding " << s.secondsDeciding << "; peak memory " << (ResidentBytes("VmHWM") >> 20) << " MB");
+    return;
+  }
   otbAppLogINFO(<< unit << s.samplesInferred << " inferred, " << s.samplesEmpty << " without data skipped, " << s.samplesRepeated
                 << " inferred again; model calls: " << s.modelCalls << " (minimum " << minimum << ")"
                 << (s.samplesSpilled ? "; " + std::to_string(s.samplesSpilled) + " kept on disk for a while" : ""));

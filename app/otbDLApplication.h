@@ -9,13 +9,16 @@
 
 #include "otbDLModelContract.h"
 #include "otbDLPatchMapFilter.h"
+#include "otbDLRasters.h"
 #include "otbDLRuntime.h"
 
 #include "otbWrapperApplication.h"
 #include "otbWrapperOutputImageParameter.h"
 
 #include <chrono>
+#include <functional>
 #include <map>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -71,10 +74,31 @@ protected:
   void ChangePixelType(const std::string& key, ImagePixelType type);
 
   /** One input of the filter from an image list parameter.
+   * \param onto bring files that lie on another grid onto that of this image; null: leave them as they are
    * \throw Error when it holds no image */
-  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model);
+  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto = nullptr);
 
-  /** Loads the model for a filter whose inputs, operator and tiling are set; divides -ram; logs both.
+  /** Adds align. */
+  void AddAlignParameter();
+
+  /** Begins a run without a model: forgets the one before. */
+  void Begin();
+
+  /** Checks the outputs of a filter whose inputs and operator are set, divides -ram.
+   * \param outputs keys of the output parameters, in the order of the filter's outputs */
+  void PrepareOutputs(FilterType* filter, const std::vector<std::string>& outputs);
+
+  /** Loads what `load` loads with the options that the parameters say; logs device, batch and memory. */
+  std::unique_ptr<otb::dl::Predictor>
+  LoadNetwork(const std::function<std::unique_ptr<otb::dl::Predictor>(const otb::dl::RuntimeOptions&, otb::dl::RuntimeReport&)>& load);
+
+  /** Gives the filter its network (may be null), its share of the machine, and a progress line. */
+  void Connect(std::unique_ptr<otb::dl::Predictor> predictor);
+
+  /** A share of -ram, in bytes; threads; a folder for temporary files. Valid after PrepareOutputs(). */
+  const otb::dl::MapEngine::Settings& GetEngineSettings() const { return m_Settings; }
+
+  /** All three for a model that runs by itself. Loads the model for a filter whose inputs, operator and tiling are set; divides -ram; logs both.
    * \param outputs keys of the output parameters, in the order of the filter's outputs */
   void PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs);
 
@@ -86,6 +110,9 @@ protected:
 
   /** Creation options (&gdal:co:...) that an output's file needs, beside those that the user gives. */
   virtual std::string WriterOptions(const std::string& key) const;
+
+  /** Files of the model parameter. */
+  const std::vector<std::string>& GetModelFiles() const { return m_ModelFiles; }
 
   FilterType::Pointer m_Filter;
 
@@ -107,10 +134,10 @@ private:
   void CheckOutputs(const std::vector<std::string>& keys);
   void CheckPixelType(const std::string& key);
   void GiveFinalName(const Pending& pending);
-  void Begin();
   void Discard();
   void RestoreCache();
 
+  Rasters m_Aligned; ///< files brought onto another grid
   std::vector<std::string> m_ModelFiles;
   std::vector<otb::dl::ModelContract> m_Contracts; ///< of the members of an ensemble
   std::vector<std::string> m_OutputKeys;
@@ -123,6 +150,7 @@ private:
   std::chrono::steady_clock::time_point m_Start;
   std::chrono::steady_clock::time_point m_LastLine;
   int m_LastPercent = -1;
+  std::string m_Working = "Inference"; ///< what the progress line calls it
   bool m_Console = false;
   bool m_LineOpen = false;
   long long m_CacheBefore = -1;

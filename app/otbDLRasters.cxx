@@ -204,7 +204,7 @@ void Rasters::Clear()
   m_VirtualFiles.clear();
 }
 
-OpenedRaster Rasters::Open(const std::string& name, const std::string& option)
+OpenedRaster Rasters::Open(const std::string& name, const std::string& option, bool asFloat)
 {
   const DirectReading direct;
   const auto [path, options] = SplitName(name);
@@ -231,7 +231,7 @@ OpenedRaster Rasters::Open(const std::string& name, const std::string& option)
       }
     }
   }
-  switch (type)
+  switch (asFloat ? GDT_Float32 : type)
   {
   case GDT_Byte:
     opened.image = Read<std::uint8_t>(name, m_Readers);
@@ -258,10 +258,10 @@ OpenedRaster Rasters::Open(const std::string& name, const std::string& option)
 }
 
 OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::string& referenceName, const std::string& name, const std::string& option,
-                             const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled)
+                             const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled, bool asFloat)
 {
   resampled = false;
-  OpenedRaster opened = this->Open(name, option);
+  OpenedRaster opened = this->Open(name, option, asFloat);
   std::string difference;
   try
   {
@@ -352,7 +352,7 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   GDALFlushCache(made.get());
   const auto descriptions = opened.descriptions;
   m_Readers.pop_back(); // that of the file on its own grid
-  opened = this->Open(file + options, option);
+  opened = this->Open(file + options, option, asFloat);
   opened.descriptions = descriptions;
   resampled = true;
   return opened;

@@ -47,8 +47,9 @@ public:
 
   /** \param name an extended file name
    * \param option, for messages
+   * \param asFloat turn pixels into float, whatever they are?
    * \throw dl::Error when it cannot be read */
-  OpenedRaster Open(const std::string& name, const std::string& option);
+  OpenedRaster Open(const std::string& name, const std::string& option, bool asFloat = false);
 
   /** Opens a file on the grid of a reference image, resampled when it has another.
    * \param method near, bilinear or cubic, as GDAL calls them
@@ -56,7 +57,7 @@ public:
    * \param isNoData does the value stand for no-data inside the file as well? (Else it only fills what is outside.)
    * \param resampled out: was it? */
   OpenedRaster OpenOn(const itk::ImageBase<2>* reference, const std::string& referenceName, const std::string& name, const std::string& option,
-                      const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled);
+                      const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled, bool asFloat = false);
 
   void Clear();
 

@@ -7,7 +7,7 @@ set -eu
 packages="
   cmake g++ make
   libotb-dev otb-bin otb-bin-qt otb-qgis
-  libtorch-dev libopenblas0-pthread nlohmann-json3-dev libgdal-dev libopencv-dev
+  libtorch-dev libopenblas0-pthread nlohmann-json3-dev libeigen3-dev libgdal-dev libopencv-dev
   libboost-filesystem-dev libboost-serialization-dev
   qtbase5-dev qttools5-dev libqt5opengl5-dev libqwt-qt5-dev libfftw3-dev libtinyxml-dev
   libgtest-dev libgmock-dev

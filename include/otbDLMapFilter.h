@@ -88,6 +88,12 @@ protected:
 
   virtual std::unique_ptr<MapEngine> MakeEngine() = 0;
 
+  /** Must a predictor be set? */
+  virtual bool NeedsPredictor() const { return true; }
+
+  /** The engine at work, or null. */
+  const MapEngine* GetEngine() const { return m_Engine.get(); }
+
   void GenerateOutputInformation() override;
 
   /** Stops here: what is needed upstream is decided and pulled in UpdateOutputData(). */

@@ -10,6 +10,8 @@
 #include "otbDLMapFilter.h"
 #include "otbDLModelContract.h"
 #include "otbDLPatchGrid.h"
+#include "otbDLPatchPacking.h"
+#include "otbDLPixelSource.h"
 
 #include <memory>
 #include <string>
@@ -66,6 +68,12 @@ protected:
   const itk::ImageBase<2>* GetReference() const override;
   std::pair<int, int> GetTileHint() const override;
   std::unique_ptr<MapEngine> MakeEngine() override;
+
+  /** Where engines get the pixels of the inputs from; lives no longer than the filter. */
+  std::shared_ptr<PixelSource> MakePixelSource();
+
+  /** How the inputs are scaled, and what is no-data in them. */
+  std::vector<InputNormalisation> MakeNormalisations() const;
 
 private:
   class UpstreamSource;

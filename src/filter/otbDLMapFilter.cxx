@@ -261,7 +261,7 @@ void MapFilter::UpdateOutputData(itk::DataObject* itkNotUsed(output))
   {
     return;
   }
-  if (!m_Predictor)
+  if (!m_Predictor && this->NeedsPredictor())
   {
     itkExceptionMacro("the predictor must be set");
   }

@@ -180,7 +180,12 @@ std::pair<int, int> PatchMapFilter::GetTileHint() const
   return PatchTileHint(this->GetGrid());
 }
 
-std::unique_ptr<MapEngine> PatchMapFilter::MakeEngine()
+std::shared_ptr<PixelSource> PatchMapFilter::MakePixelSource()
+{
+  return std::make_shared<UpstreamSource>(*this);
+}
+
+std::vector<InputNormalisation> PatchMapFilter::MakeNormalisations() const
 {
   std::vector<InputNormalisation> normalisation;
   for (const auto& input : m_Inputs)
@@ -199,9 +204,13 @@ std::unique_ptr<MapEngine> PatchMapFilter::MakeEngine()
     }
     normalisation.push_back(Normalisation(input.model, flags, values));
   }
+  return normalisation;
+}
+
+std::unique_ptr<MapEngine> PatchMapFilter::MakeEngine()
+{
   const PatchGrid grid = this->GetGrid();
-  auto source =
-      std::make_shared<ImagePatchSource>(std::make_shared<UpstreamSource>(*this), std::move(normalisation), grid.Image().Width(), grid.Image().Height());
+  auto source = std::make_shared<ImagePatchSource>(this->MakePixelSource(), this->MakeNormalisations(), grid.Image().Width(), grid.Image().Height());
   return std::make_unique<PatchEngine>(grid, m_Predictor, m_Operator, std::move(source), m_Settings);
 }
 

@@ -27,7 +27,12 @@ COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
 INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]", re.M)
 
 # Headers of the project by layer; those of include/ that are not listed are core.
-FILTER = {"otbDLMapFilter.h", "otbDLPatchMapFilter.h", "otbDLSeriesMapFilter.h"}
+FILTER = {
+    "otbDLMapFilter.h",
+    "otbDLPatchMapFilter.h",
+    "otbDLSceneMapFilter.h",
+    "otbDLSeriesMapFilter.h",
+}
 RUNTIME = {"otbDLRuntime.h", "otbDLModelArchive.h", "otbDLTensorMemory.h"}
 
 
