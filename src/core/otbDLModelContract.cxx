@@ -1149,13 +1149,13 @@ public:
       {
         CheckSizes(tensor, path + "/input", n > 0 ? 4 * n : tensor.Size("bands").value_or(1), "4 a band: target, predicted target, source, residual");
       }
-      else if (in.role == "latent" || in.role == "condition_latent")
+      else if (bandless != bandlessOrders.end() && bandless->second == channelOrder)
       {
         CheckSizes(tensor, path + "/input", latentChannels.value_or(0), "the channels of encode", latent ? latentScale : 1);
       }
       else if (bandless != bandlessOrders.end())
       {
-        CheckSizes(tensor, path + "/input", 1, "of a mask");
+        CheckSizes(tensor, path + "/input", 1, "a mask");
       }
       if (const auto type = typesByName.find(tensor.type); type != typesByName.end())
       {
