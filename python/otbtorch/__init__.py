@@ -14,6 +14,7 @@ _LAZY = {
     "ContractError": "contract",
     "Violation": "contract",
     "change_detection": "contract",
+    "change_likelihood": "contract",
     "min_max": "contract",
     "output": "contract",
     "read": "contract",

@@ -66,12 +66,19 @@ def _beside_text(entry):
 
 def _input_lines(entry, series):
     date = f" date {entry['otb:date']}" if "otb:date" in entry else ""
+    if "otb:null" in entry:
+        date = f" (null: {entry['otb:null']})"
+    if not entry.get("otb:argument", True):
+        date = " (taken by encode)"
     lines = [
         f"  input        {entry['name']}: {entry['otb:role']}{date}, {entry['input']['shape']}"
     ]
     if entry["otb:role"] in ("dates", "valid", "month", "latlon") and series:
         beside = _beside_text(entry)
         lines[0] += f", {entry['input']['data_type']}" + (f", {beside}" if beside else "")
+        return lines
+    if entry["otb:role"] in contracts.BANDLESS:
+        lines[0] += f", {entry['input']['data_type']}"
         return lines
     lines[0] += f", bands {', '.join(_band_names(entry)) or '-'}"
     for band in entry["bands"]:
@@ -83,7 +90,10 @@ def _input_lines(entry, series):
         lines.append(
             f"    time       {' '.join(entry['input']['dim_order'])}: {_temporal_text(entry)}"
         )
-    lines.append(f"    scaling    {_scaling_text(entry['value_scaling'])}")
+    if entry["otb:role"] == "regression":
+        lines.append("    scaling    of the regression of the pair")
+    else:
+        lines.append(f"    scaling    {_scaling_text(entry['value_scaling'])}")
     if entry.get("otb:nodata") is not None or "otb:nodata_fill" in entry:
         nodata = entry.get("otb:nodata")
         lines.append(
@@ -91,6 +101,34 @@ def _input_lines(entry, series):
             f"({entry.get('otb:nodata_rule', 'all')} bands), "
             f"seen as {_number(entry.get('otb:nodata_fill', 0))}"
         )
+    return lines
+
+
+def _kind_text(p):
+    """What a model of change-likelihood is, and the methods that it has beside ``forward``."""
+    kind = contracts.likelihood_kind(p)
+    spec = p[kind]
+    if kind == "otb:generative":
+        schedule = spec["schedule"]
+        schedule = schedule["type"] if isinstance(schedule, dict) else schedule
+        words = [spec["kind"], f"schedule {schedule}", f"time {spec['time']}"]
+        if "data_at" in spec:
+            words[-1] += f" (data at {_number(spec['data_at'])})"
+        low, high = spec.get("logsnr_range", (-6, 8))
+        words.append(f"log-SNR {_number(low)} to {_number(high)}")
+        words += [k for k in ("dequantize", "predicts_var") if spec.get(k)]
+    elif kind == "otb:masked":
+        words = [f"tokens of {spec['patch']} x {spec['patch']}", f"{spec['groups']} groups"]
+        words += ["norm_pix"] if spec.get("norm_pix") else []
+    elif kind == "otb:ratio":
+        words = [f"weight {_number(spec.get('weight', 0.5))}"]
+        words.append(f"smoothed over {_number(spec.get('smooth', 2.5))} px")
+    else:
+        words = ["distances of what forward() gives"]
+    lines = [f"  {kind[4:]:<12} {', '.join(words)}"]
+    for name, method in p.get("otb:methods", {}).items():
+        what = ", ".join(f"{k} {_number(v)}" for k, v in method.items())
+        lines.append(f"  method       {name}" + (f": {what}" if what else ""))
     return lines
 
 
@@ -154,6 +192,9 @@ def _summary(facts, read, violations):
         f"  task         {p['otb:task']}, contract {p['otb:version']}",
         f"  framework    {p.get('mlm:framework', '?')} {p.get('mlm:framework_version', '?')}",
     ]
+    likelihood = p["otb:task"] == contracts.TASK_LIKELIHOOD
+    if likelihood:
+        lines += _kind_text(p)
     for k, sensor in enumerate(p.get("otb:sensors", [])):
         optional = " (optional)" if sensor.get("optional") else ""
         lines.append(f"  sensor {k + 1}     {sensor['name']}{optional}")
@@ -167,10 +208,11 @@ def _summary(facts, read, violations):
         )
     temperature = f"temperature {_number(calibration.get('temperature', 1))}"
     threshold = f", threshold {_number(calibration.get('threshold', 0.5))}"
+    calibrated = f"{temperature}{'' if series else threshold}"
     lines += [
         f"  tiling       {_tiling_text(tiling)}",
         f"  augmentation {', '.join(tiling.get('tta', [])) or 'none'}",
-        f"  calibration  {temperature}{'' if series else threshold}",
+        f"  calibration  {'a file of the run' if likelihood else calibrated}",
         f"  trained on   {provenance['training_data']}"
         + (f", {_number(provenance['gsd_m'])} m" if "gsd_m" in provenance else ""),
         f"  license      {provenance['license']}",
@@ -246,9 +288,13 @@ def probe_halo(args):
             print(violation, file=sys.stderr)
         return 1
     if read.data["properties"]["otb:tiling"].get("unit") == "pixel":
-        from .probe import BY_PIXEL
-
-        print(json.dumps({"skipped": BY_PIXEL}) if args.json else f"{args.model}: {BY_PIXEL}")
+        from .probe import BY_PIXEL as skipped
+    elif contracts.is_latent(read.data["properties"]):
+        from .probe import LATENT as skipped
+    else:
+        skipped = None
+    if skipped:
+        print(json.dumps({"skipped": skipped}) if args.json else f"{args.model}: {skipped}")
         return 0
     module = _load(args.model)
     from .probe import probe_halo as run

@@ -18,9 +18,20 @@ from collections import namedtuple
 VERSION = "1.0.0"
 MLM_SCHEMA = "https://stac-extensions.github.io/mlm/v1.5.2/schema.json"
 TASK_SERIES = "time-series-classification"
+TASK_LIKELIHOOD = "change-likelihood"
+LIKELIHOOD_KINDS = ("otb:generative", "otb:masked", "otb:ratio", "otb:features")
+FIELD_KINDS = ("velocity", "epsilon", "x0", "v_diffusion", "score", "edm")
 SPACE = ["height", "width"]
 IMAGE_DIMS = ["batch", "bands", "height", "width"]
 RESULT_DIMS = ["batch", "channel", "height", "width"]
+# Inputs of change-likelihood without bands: their axes.
+BANDLESS = {
+    "diffusion_time": ["batch"],
+    "condition_flag": ["batch"],
+    "token_mask": IMAGE_DIMS,
+    "latent": RESULT_DIMS,
+    "condition_latent": RESULT_DIMS,
+}
 CHANGE_ROLES = ("change_logits", "change_probability", "transition_logits")
 CLASS_ROLES = ("sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities")
 
@@ -68,8 +79,8 @@ def _per_band(kind, **fields):
 
 
 def output(name, role, channels=None, classes=None):
-    """One entry of ``mlm:output`` without its shape, which ``change_detection`` and
-    ``time_series`` fill.
+    """One entry of ``mlm:output`` without its shape, which ``change_detection``, ``time_series``
+    and ``change_likelihood`` fill.
 
     ``classes`` is a list of ``(value, name)``, ``(value, name, "RRGGBB")`` or of dicts.
     ``channels`` follows from the role and the classes where it is not given.
@@ -201,6 +212,8 @@ def _item(
     id, task, inputs, outputs, tiling, calibration, provenance, *, architecture, mlm_task, bands
 ):
     """The STAC item around what a builder made."""
+    arguments = [e["name"] for e in inputs if e.get("otb:argument", True)]
+    calibrated = {} if calibration is None else {"otb:calibration": calibration}
     return {
         "stac_version": "1.1.0",
         "stac_extensions": [MLM_SCHEMA],
@@ -220,9 +233,9 @@ def _item(
             "mlm:output": outputs,
             "otb:version": VERSION,
             "otb:task": task,
-            "otb:method": {"forward": [e["name"] for e in inputs]},
+            "otb:method": {"forward": arguments},
             "otb:tiling": tiling,
-            "otb:calibration": calibration,
+            **calibrated,
             "otb:provenance": provenance,
         },
         "links": [],
@@ -469,6 +482,148 @@ def time_series(
     return made
 
 
+def change_likelihood(
+    id,
+    bands,
+    scaling,
+    *,
+    patch,
+    halo,
+    license,
+    training_data,
+    generative=None,
+    masked=None,
+    ratio=None,
+    features=None,
+    null=None,
+    methods=None,
+    time_type="float32",
+    outputs=None,
+    multiple=1,
+    blend="crop",
+    tta=(),
+    gsd_m=None,
+    nodata=None,
+    nodata_rule="all",
+    nodata_fill=0.0,
+    architecture="unspecified",
+    recipe=None,
+    authors=None,
+    citation=None,
+):
+    """The contract of a network whose likelihoods, or features, tell change, as a dict.
+
+    Exactly one of ``generative``, ``masked``, ``ratio`` and ``features`` is given: the object of
+    that name in the contract (see ``doc/model-contract.md``). What ``forward`` takes follows:
+
+    * ``generative``: ``(x, t)``, then the condition and its flag where ``null`` says so; with the
+      method ``encode`` latents instead of images;
+    * ``masked``: ``(x, mask)``, then the condition where ``null`` is "none";
+    * ``ratio``: one tensor of 4 channels a band; ``features``: ``(x)``.
+
+    Args:
+        bands: names of the bands, in the order of the channels.
+        scaling: ``value_scaling``, as for ``change_detection``; not looked at for ``ratio``.
+        null: how the network stands for the absence of its condition, the other date: "none" (it
+            cannot), "zeros", "flag"; None: it has no condition.
+        methods: what the module exports beside ``forward``: ``{name: {"channels", "scale"}}`` of
+            encode, decode, features; ``{"div": {}}``.
+        time_type: "float32" or, of a discrete index, "int64".
+        outputs: a list of ``output(...)``; the one that the kind needs where not given.
+
+    The result is not validated here: ``validate`` reports every violation, ``export`` refuses.
+    """
+    bands = list(bands)
+    latent = (methods or {}).get("encode")
+    count = latent["channels"] if latent else len(bands)
+    side = patch // latent["scale"] if latent else patch
+    raw = {"nodata": nodata, "nodata_rule": nodata_rule, "nodata_fill": nodata_fill}
+    raw = {f"otb:{k}": v for k, v in raw.items()}
+
+    def entry(name, role, channels=None, size=patch, data_type="float32", dims=None, **fields):
+        space = [] if channels is None else [channels, size, size]
+        dims = dims or IMAGE_DIMS
+        return {
+            "name": name,
+            "bands": [],
+            "input": {
+                "shape": [-1, *space],
+                "dim_order": dims[: 1 + len(space)],
+                "data_type": data_type,
+            },
+            "otb:role": role,
+            **fields,
+        }
+
+    def image(name, role, **fields):
+        fields = {"value_scaling": copy.deepcopy(scaling), "resize_type": None, **raw, **fields}
+        return entry(name, role, len(bands), **{**fields, "bands": list(bands)})
+
+    given = {} if null is None else {"otb:null": null}
+    if generative is not None:
+        if latent:
+            inputs = [entry("z", "latent", count, side, dims=RESULT_DIMS)]
+        else:
+            inputs = [image("x", "image")]
+        inputs.append(entry("t", "diffusion_time", data_type=time_type))
+        if null is not None and latent:
+            other = entry("condition", "condition_latent", count, side, dims=RESULT_DIMS, **given)
+            inputs.append(other)
+        elif null is not None:
+            inputs.append(image("condition", "condition", **given))
+        if null == "flag":
+            inputs.append(entry("flag", "condition_flag"))
+        if latent:
+            inputs.append(image("x", "image", **{"otb:argument": False}))
+        role = generative.get("kind", "velocity")
+        count *= 2 if generative.get("predicts_var") else 1
+    elif masked is not None:
+        inputs, role = [image("x", "image"), entry("mask", "token_mask", 1)], "reconstruction"
+        if null is not None:
+            inputs.append(image("condition", "condition", **given))
+    elif ratio is not None:
+        inputs = [entry("regression", "regression", 4 * len(bands), **{"bands": list(bands)})]
+        role, count = "log_ratio", 1
+    else:
+        inputs, role = [image("x", "image")], "features"
+        count = (features or {}).get("channels")
+    if outputs is None:
+        outputs = [output(role, role, channels=count)]
+        if count is None:
+            del outputs[0]["channels"]  # filled in at export
+    made = _item(
+        id,
+        TASK_LIKELIHOOD,
+        inputs,
+        [_with_result(o, RESULT_DIMS, [side, side], "generative") for o in outputs],
+        {"patch": patch, "multiple": multiple, "halo": halo, "blend": blend, "tta": list(tta)},
+        None,
+        _provenance(license, training_data, gsd_m, recipe, authors, citation),
+        architecture=architecture,
+        mlm_task="generative",
+        bands=bands,
+    )
+    kinds = dict(generative=generative, masked=masked, ratio=ratio, features=features)
+    kinds["methods"] = methods
+    for name, value in kinds.items():
+        if value is not None:
+            made["properties"][f"otb:{name}"] = copy.deepcopy(value)
+    return made
+
+
+def likelihood_kind(properties):
+    """Which of ``LIKELIHOOD_KINDS`` a contract of change-likelihood is; None if not one."""
+    found = [k for k in LIKELIHOOD_KINDS if k in properties]
+    return found[0] if len(found) == 1 else None
+
+
+def is_latent(properties):
+    """Whether ``forward`` takes latents, which the method ``encode`` gives."""
+    return isinstance(_field(properties, "otb:methods"), dict) and (
+        "encode" in properties["otb:methods"]
+    )
+
+
 # ---------------------------------------------------------------------------------------------
 # Reading
 
@@ -663,6 +818,9 @@ def _translate(error, found):
             if name not in error.instance and error.message.startswith(repr(name)):
                 found.append(Violation(pointer(*path, name), "required, and missing"))
         return
+    if rule is None and error.schema is False and path[-1:] == ["otb:calibration"]:
+        found.append(Violation(where, "not of change-likelihood: its calibration is of the run"))
+        return
     if rule is None and error.schema is False:
         found.append(Violation(where, "unknown field"))
         return
@@ -771,6 +929,8 @@ def _check_properties(p, found):
     _check_tiling(p, report)
     if p.get("otb:task") == TASK_SERIES:
         _check_series(p, inputs, outputs, view, report)
+    elif p.get("otb:task") == TASK_LIKELIHOOD:
+        _check_likelihood(p, inputs, outputs, view, report)
     else:
         for i, entry in inputs:
             _check_input(i, entry, view, report)
@@ -784,7 +944,7 @@ def _check_properties(p, found):
             _check_change_outputs(outputs, report)
 
     forward = _field(p, "otb:method", "forward")
-    names = [e.get("name") for _, e in inputs]
+    names = [e.get("name") for _, e in inputs if e.get("otb:argument") is not False]
     if not names:
         return
     if isinstance(forward, list) and all(isinstance(n, str) for n in forward + names):
@@ -962,6 +1122,12 @@ def _check_output(i, entry, view, report):
                 "shape",
                 1,
             )
+
+
+def _shape_at(entry, field):
+    shape = _field(entry, field, "shape")
+    good = isinstance(shape, list) and len(shape) == 4 and all(_is_int(n) for n in shape)
+    return shape if good else None
 
 
 def _check_classes(classes, at, report):
@@ -1341,3 +1507,268 @@ def _series_output(i, entry, view, report):
         _check_shape(
             shape, dims, count or None, view, "one a class", report, *at, "result", "shape"
         )
+
+
+# ---------------------------------------------------------------------------------------------
+# Change likelihood
+
+_OF_SCHEDULE = ("linear_beta", "scaled_linear", "cosine", "table", "fm_linear", "edm")
+
+
+def _known(value, words):
+    return value if isinstance(value, str) and value in words else None
+
+
+def _check_likelihood(p, inputs, outputs, view, report):
+    kind, latent = likelihood_kind(p), is_latent(p)
+    if kind is None:
+        given = ", ".join(k for k in LIKELIHOOD_KINDS if k in p) or "none"
+        report(f"exactly one of {', '.join(LIKELIHOOD_KINDS)} is needed, {given} given")
+    _check_generative(p.get("otb:generative"), report)
+    _check_masked(p.get("otb:masked"), view, report)
+    _check_methods(p.get("otb:methods"), kind, view, report)
+    scale, channels = _count(p, "encode", "scale"), _count(p, "encode", "channels")
+    inner = view
+    if latent:
+        divides = scale and view.side and view.side % scale == 0
+        inner = view._replace(side=view.side // scale if divides else None)
+    for i, entry in inputs:
+        _likelihood_input(i, entry, view, inner, channels if latent else None, report)
+    for i, entry in outputs:
+        _check_output(i, entry, inner, report)
+    if kind is None:
+        return
+    _check_likelihood_inputs(p, kind, latent, inputs, report)
+    if _roles_known(p, "mlm:output", "output"):
+        _check_likelihood_outputs(p, kind, latent, inputs, outputs, report)
+
+
+def _count(p, method, field):
+    value = _field(p, "otb:methods", method, field)
+    return int(value) if _is_int(value) and 1 <= value <= 1000000 else None
+
+
+def _check_generative(g, report):
+    if not isinstance(g, dict):
+        return
+    at = ("otb:generative",)
+    schedule = g.get("schedule")
+    if isinstance(schedule, dict):
+        _check_schedule(schedule, (*at, "schedule"), report)
+        schedule = schedule.get("type")
+    kind, schedule = _known(g.get("kind"), FIELD_KINDS), _known(schedule, _OF_SCHEDULE)
+    if kind and schedule and (kind == "edm") != (schedule == "edm"):
+        report(f"{kind} with the schedule {schedule}: edm goes with edm", *at, "kind")
+    if kind == "v_diffusion" and schedule == "fm_linear":
+        report("v_diffusion needs alpha^2 + sigma^2 = 1: fm_linear is another", *at, "kind")
+    if g.get("time") == "discrete_index" and schedule in ("fm_linear", "edm"):
+        report(f"discrete_index needs a schedule with steps, not {schedule}", *at, "time")
+    if g.get("time") == "continuous01" and schedule == "edm":
+        report("continuous01 needs a schedule from data to noise: edm has no end", *at, "time")
+    span = g.get("logsnr_range")
+    if isinstance(span, list) and len(span) == 2 and all(map(_is_number, span)):
+        if not span[0] < span[1]:
+            report(f"{_short(span)} does not have its lower end first", *at, "logsnr_range")
+
+
+def _check_schedule(schedule, at, report):
+    start, end = schedule.get("beta_start", 1e-4), schedule.get("beta_end", 0.02)
+    if all(_is_number(b) and 0 < b < 1 for b in (start, end)) and end < start:
+        report(f"{end:g} is below beta_start, {start:g}", *at, "beta_end")
+    table = schedule.get("alphas_cumprod")
+    if isinstance(table, list):
+        good = [_is_number(a) and 0 < a < 1 for a in table]
+        for k in range(1, len(table)):
+            if good[k - 1] and good[k] and not table[k] < table[k - 1]:
+                report(f"{table[k]:g} is not below the one before", *at, "alphas_cumprod", k)
+
+
+def _check_masked(masked, view, report):
+    patch, groups = _field(masked, "patch"), _field(masked, "groups")
+    if not _is_int(patch) or not 1 <= patch <= 1000000 or not view.side or view.side < 1:
+        return
+    if view.side % patch:
+        text = f"{int(patch)} does not divide the patch of the tiling, {view.side}"
+        report(text, "otb:masked", "patch")
+        return
+    tokens = (view.side // int(patch)) ** 2
+    if _is_int(groups) and 1000000 >= groups > tokens:
+        report(f"{int(groups)} is more than the tokens, {tokens}", "otb:masked", "groups")
+
+
+def _check_methods(methods, kind, view, report):
+    if not isinstance(methods, dict):
+        return
+    for name in ("encode", "decode", "features"):
+        scale = _count({"otb:methods": methods}, name, "scale")
+        if scale and view.side and view.side >= 1 and view.side % scale:
+            text = f"{scale} does not divide the patch of the tiling, {view.side}"
+            report(text, "otb:methods", name, "scale")
+    if "decode" in methods and "encode" not in methods:
+        report("decode without encode", "otb:methods", "decode")
+    if "encode" in methods and kind not in (None, "otb:generative"):
+        report(f"encode with {kind}: it is of otb:generative", "otb:methods", "encode")
+
+
+def _likelihood_input(i, entry, view, inner, channels, report):
+    at = ("mlm:input", i)
+    role, count = entry.get("otb:role"), _check_bands(entry, at, report)
+    shape = _field(entry, "input", "shape")
+    any_number = shape[1] if isinstance(shape, list) and len(shape) > 1 else None
+    dims, wanted, why, of = None, None, "one a band", view
+    if role in ("image", "condition"):
+        dims, wanted = IMAGE_DIMS, count or any_number
+    elif role == "regression":
+        dims, wanted = IMAGE_DIMS, 4 * count if count else any_number
+        why = "4 a band: target, predicted target, source, residual"
+    elif role in ("latent", "condition_latent"):
+        dims, wanted, why, of = BANDLESS[role], channels, "the channels of encode", inner
+    elif isinstance(role, str) and role in BANDLESS:
+        dims, wanted, why = BANDLESS[role], 1, "a mask"
+    if dims:
+        _check_shape(shape, dims, wanted, of, why, report, *at, "input", "shape")
+    if role != "regression" and not (isinstance(role, str) and role in BANDLESS):
+        _check_scalings(entry, count, at, report)
+
+
+def _check_likelihood_inputs(p, kind, latent, inputs, report):
+    needed = {
+        "otb:generative": ["image", "diffusion_time"] + (["latent"] if latent else []),
+        "otb:masked": ["image", "token_mask"],
+        "otb:ratio": ["regression"],
+        "otb:features": ["image"],
+    }[kind]
+    allowed = list(needed)
+    if kind == "otb:generative":
+        allowed += ["condition_latent" if latent else "condition", "condition_flag"]
+    elif kind == "otb:masked":
+        allowed.append("condition")
+    told = f"change-likelihood with {kind}" + (" and the method encode" if latent else "")
+    known = set(_schema()["definitions"]["input"]["properties"]["otb:role"]["enum"])
+    first, all_known = {}, _roles_known(p, "mlm:input", "input")
+    time = _known(
+        _field(p, "otb:generative", "time"), ("continuous01", "discrete_index", "logsnr", "sigma")
+    )
+    for i, entry in inputs:
+        role, at = entry.get("otb:role"), ("mlm:input", i)
+        if not isinstance(role, str) or role not in known:
+            continue
+        if role not in allowed:
+            text = f"{told} takes {', '.join(sorted(allowed))}, {role} is given"
+            report(text, *at, "otb:role")
+        elif role in first:
+            report(f"{role} is declared twice", *at, "otb:role")
+        else:
+            first[role] = (i, entry)
+        if role in ("condition", "condition_latent"):
+            null = entry.get("otb:null")
+            if kind == "otb:generative" and "otb:null" not in entry:
+                report("required, and missing", *at, "otb:null")
+            if kind == "otb:masked" and null in ("zeros", "flag"):
+                report(f"{null}: a masked autoencoder has none", *at, "otb:null")
+        argument = entry.get("otb:argument", True)
+        if role == "image" and isinstance(argument, bool):
+            if argument == latent:
+                text = "false is expected: encode takes the image" if latent else "not of encode"
+                report(text, *at, "otb:argument")
+            elif not argument and i != len(p["mlm:input"]) - 1:
+                report("an input that is no argument is the last one", *at, "otb:argument")
+        if role == "diffusion_time" and time and time != "discrete_index":
+            if _field(entry, "input", "data_type") == "int64":
+                report("int64 is for discrete_index only", *at, "input", "data_type")
+    for role in needed:
+        if all_known and role not in first:
+            report(f"{told} needs an input of role {role}", "mlm:input")
+    _check_condition(kind, latent, first, all_known, report)
+    image = first.get("image")
+    decoded = _count(p, "decode", "channels")
+    if image and decoded:
+        bands = image[1].get("bands")
+        if isinstance(bands, list) and bands and decoded != len(bands):
+            text = f"{decoded} is given, {len(bands)} (one a band) is expected"
+            report(text, "otb:methods", "decode", "channels")
+
+
+def _check_condition(kind, latent, first, all_known, report):
+    image = first.get("image")
+    i, condition = first.get("condition", (None, None))
+    if condition and image and _names(condition) and _names(image[1]):
+        scalings = [_reduced(e) for e in (condition, image[1])]
+        name = _short(image[1].get("name"))
+        if _names(condition) != _names(image[1]):
+            report(f"not the bands of {name}", "mlm:input", i, "bands")
+        elif None not in scalings and scalings[0] != scalings[1]:
+            report(f"not the scaling of {name}", "mlm:input", i, "value_scaling")
+    if kind != "otb:generative":
+        return
+    condition = first.get("condition_latent" if latent else "condition", (None, None))[1]
+    null = condition.get("otb:null") if condition else "none"
+    flag = first.get("condition_flag")
+    if null == "flag" and all_known and not flag:
+        report("an input of role condition_flag is needed: otb:null is flag", "mlm:input")
+    if null in ("none", "zeros") and flag:
+        text = "goes with a condition whose otb:null is flag"
+        report(text, "mlm:input", flag[0], "otb:role")
+
+
+def _reduced(entry):
+    """(low, high, offset, divisor) of each band, as a network sees it; None where that is wrong."""
+    scalings, count = entry.get("value_scaling"), len(_names(entry))
+    if "value_scaling" not in entry or not isinstance(scalings, (list, type(None))):
+        return None
+    reduced = []
+    for scaling in scalings or [{"type": "offset", "value": 0}]:
+        get = scaling.get if isinstance(scaling, dict) else lambda key: None
+        kind, low, high, value = (get(k) for k in ("type", "minimum", "maximum", "value"))
+        row = {
+            "min-max": (low, high),
+            "z-score": (get("mean"), get("stddev")),
+            "clip": (low, high),
+            "clip-min": (low,),
+            "clip-max": (high,),
+            "offset": (value,),
+            "scale": (value,),
+        }.get(kind if isinstance(kind, str) else None)
+        if row is None or not all(map(_is_number, row)):
+            return None
+        if kind.startswith("clip"):
+            low = -math.inf if kind == "clip-max" else low
+            high = math.inf if kind == "clip-min" else high
+            reduced.append((low, high, 0, 1))
+        else:
+            offset, divisor = {"offset": (value, 1), "scale": (0, value)}.get(kind, row * 2)[:2]
+            divisor = high - low if kind == "min-max" else divisor
+            reduced.append((-math.inf, math.inf, offset, divisor))
+    if len(reduced) == 1:
+        reduced *= count
+    return reduced if len(reduced) == count else None
+
+
+def _check_likelihood_outputs(p, kind, latent, inputs, outputs, report):
+    roles = {"otb:masked": ["reconstruction"], "otb:ratio": ["log_ratio"]}.get(kind, ["features"])
+    if kind == "otb:generative":
+        field = _known(_field(p, kind, "kind"), FIELD_KINDS)
+        roles = [field] if field else FIELD_KINDS
+    images = [e for _, e in inputs if e.get("otb:role") == "image"]
+    wanted = {"otb:ratio": 1, "otb:features": _field(p, kind, "channels")}.get(kind)
+    if kind in ("otb:generative", "otb:masked"):
+        wanted = _count(p, "encode", "channels") if latent else len(_names((images or [{}])[0]))
+        wanted = (wanted or 0) * (2 if _field(p, kind, "predicts_var") is True else 1)
+    seen = wrong = False
+    for i, entry in outputs:
+        role, at = entry.get("otb:role"), ("mlm:output", i)
+        if role == "aux":
+            continue
+        if role not in roles:
+            wrong = True
+            report(f"{role} is given, {', '.join(roles)} or aux is expected", *at, "otb:role")
+            continue
+        if seen:
+            report("one output is enough", *at, "otb:role")
+        seen = True
+        shape = _shape_at(entry, "result")
+        if shape and _is_int(wanted) and wanted > 0 and shape[1] > 0 and shape[1] != wanted:
+            text = f"{int(shape[1])} is given, {int(wanted)} is expected for {role}"
+            report(text, *at, "result", "shape", 1)
+    if not seen and not wrong:
+        report(f"change-likelihood with {kind} needs an output of role {roles[0]}", "mlm:output")

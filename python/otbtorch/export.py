@@ -2,6 +2,7 @@
 
 import copy
 import io
+import math
 import os
 import sys
 import types
@@ -81,9 +82,12 @@ class ExportReport:
 
 
 def forward_inputs(contract):
-    """The entries of ``mlm:input`` in the order of the arguments of ``forward``."""
+    """The entries of ``mlm:input`` in the order of the arguments of ``forward``.
+
+    Without the image of a latent model, which is no argument.
+    """
     p = contract["properties"]
-    entries = p["mlm:input"]
+    entries = [e for e in p["mlm:input"] if e.get("otb:argument", True)]
     order = p.get("otb:method", {}).get("forward")
     if not order:
         return list(entries)
@@ -93,6 +97,20 @@ def forward_inputs(contract):
 
 def _of_series(contract):
     return contract["properties"].get("otb:task") == contracts.TASK_SERIES
+
+
+def _of_likelihood(contract):
+    return contract["properties"].get("otb:task") == contracts.TASK_LIKELIHOOD
+
+
+def _scale(contract, entry=None):
+    """What divides the side of a tensor (None: of the outputs): that of encode, of latents."""
+    p = contract["properties"]
+    if not _of_likelihood(contract) or not contracts.is_latent(p):
+        return 1
+    if entry is not None and entry["otb:role"] not in ("latent", "condition_latent"):
+        return 1
+    return p["otb:methods"]["encode"]["scale"]
 
 
 def _dropped(contract, output):
@@ -119,7 +137,8 @@ def make_inputs(contract, batch, size, generator=None, dtype=torch.float32, step
 
     Free sizes become ``batch`` (first), ``size`` (height, width, and those that equal the patch),
     and ``steps`` (time; 12 where it is 0). Images, series and static bands are standard normal;
-    dates, months, places and masks are such as a series may have.
+    dates, months, places and masks are such as a series may have; diffusion times, flags and
+    masks of tokens (also without a ``generator``) such as those of the model.
 
     Args:
         gaps: whether series also have, from the second sample of the batch on, padded steps
@@ -129,16 +148,22 @@ def make_inputs(contract, batch, size, generator=None, dtype=torch.float32, step
     patch, steps = side(contract), steps or STEPS[0]
     shapes = []
     for entry in entries:
-        spec, shape = entry["input"], []
+        spec, shape, scale = entry["input"], [], _scale(contract, entry)
         for axis, (n, dim) in enumerate(zip(spec["shape"], spec["dim_order"])):
             if axis == 0:
                 n = batch
-            elif dim in ("height", "width") and n in (-1, patch):
-                n = size
+            elif dim in ("height", "width") and n in (-1, patch // scale):
+                n = size // scale
             elif dim == "time" and n == -1:
                 n = steps
             shape.append(6 if n == -1 else int(n))
         shapes.append(shape)
+    if _of_likelihood(contract):
+        p, drawn = contract["properties"], []
+        for entry, shape in zip(entries, shapes):
+            kind = _TYPES.get(entry["input"]["data_type"], dtype)
+            drawn.append(_likelihood_input(p, entry["otb:role"], shape, generator).to(kind))
+        return tuple(drawn)
     if not _of_series(contract):
         if generator is None:
             return tuple(torch.zeros(shape, dtype=dtype) for shape in shapes)
@@ -152,6 +177,44 @@ def make_inputs(contract, batch, size, generator=None, dtype=torch.float32, step
 
 
 _TYPES = {"int64": torch.int64, "uint8": torch.uint8, "bool": torch.bool}
+
+
+def _likelihood_input(p, role, shape, generator):
+    """An input of change-likelihood in double precision; without a generator the plainest one."""
+
+    def uniform(low, high, *sizes):
+        share = torch.full(sizes, 0.5, dtype=torch.float64)
+        if generator is not None:
+            share = torch.rand(sizes, generator=generator, dtype=torch.float64)
+        return low + (high - low) * share
+
+    if role == "condition_flag":
+        return (uniform(0, 2, *shape) >= 1).double()
+    if role == "diffusion_time":
+        return _times(p["otb:generative"], lambda low, high: uniform(low, high, *shape))
+    if role == "token_mask":
+        # Whole tokens: one of `groups` is visible.
+        patch, groups = p["otb:masked"]["patch"], p["otb:masked"]["groups"]
+        rows, columns = (-(-n // patch) for n in shape[-2:])
+        hidden = uniform(0, groups, shape[0], 1, rows, columns) >= 1
+        hidden = hidden.repeat_interleave(patch, 2).repeat_interleave(patch, 3)
+        return hidden[..., : shape[-2], : shape[-1]].double()
+    if generator is None:
+        return torch.zeros(shape, dtype=torch.float64)
+    return torch.randn(shape, generator=generator, dtype=torch.float64)
+
+
+def _times(spec, uniform):
+    """Diffusion times within what the network was trained for."""
+    low, high = spec.get("logsnr_range", (-6.0, 8.0))
+    if spec["time"] == "continuous01":
+        return uniform(0.01, 0.99)
+    if spec["time"] == "discrete_index":
+        schedule = spec["schedule"] if isinstance(spec["schedule"], dict) else {}
+        steps = len(schedule.get("alphas_cumprod", ())) or schedule.get("steps", 1000)
+        return uniform(0, steps).floor().clamp(max=steps - 1)
+    logsnr = uniform(low, high)
+    return logsnr if spec["time"] == "logsnr" else torch.exp(-0.5 * logsnr)
 
 
 class _SeriesSampler:
@@ -291,8 +354,8 @@ def named_outputs(contract, returned):
 def dry_run(module, contract, batch=2, size=None):
     """Runs the network on zeros and compares it with a *valid* contract.
 
-    Returns the list of violations: number, types, channels and sizes of the outputs. ``size`` is
-    the patch or the window where it is not given.
+    Returns the list of violations: number, types, channels and sizes of the outputs, and the same
+    of the declared methods. ``size`` is the patch or the window where it is not given.
     """
     size = size or side(contract)
     inputs = make_inputs(contract, batch, size)
@@ -310,7 +373,42 @@ def dry_run(module, contract, batch=2, size=None):
         outputs = named_outputs(contract, returned)
     except ValueError as error:
         return [Violation("/properties/mlm:output", str(error))]
-    return _check_outputs(contract, outputs, batch, size)
+    return _check_outputs(contract, outputs, batch, size) + _check_methods(module, contract, batch)
+
+
+def _check_methods(module, contract, batch):
+    """Whether a module has the methods that its contract declares, and what they give.
+
+    A method takes what it takes in ``doc/model-contract.md``; ``div`` is looked for only.
+    """
+    p, found = contract["properties"], []
+    methods = p.get("otb:methods", {}) if _of_likelihood(contract) else {}
+    images = [e for e in p["mlm:input"] if e["otb:role"] == "image"]
+    for name, spec in methods.items():
+        where = pointer("properties", "otb:methods", name)
+        method = getattr(module, name, None)
+        if isinstance(module, torch.jit.ScriptModule) and not module._c._has_method(name):
+            method = None  # one of Python only, which is not saved
+        if not callable(method):
+            text = f"the module has no method {name}: decorate it with @torch.jit.export"
+            found.append(Violation(where, text))
+        if not callable(method) or name == "div" or not images:
+            continue
+        shape = [batch, len(images[0]["bands"]), side(contract), side(contract)]
+        if name == "decode":
+            encode = methods["encode"]
+            shape[1:] = [encode["channels"]] + [side(contract) // encode["scale"]] * 2
+        try:
+            with torch.no_grad():
+                result = method(torch.zeros(shape))
+        except Exception as error:
+            found.append(Violation(where, f"fails on an input {shape}: {reason_of(error)}"))
+            continue
+        wanted = [batch, spec["channels"]] + [side(contract) // spec["scale"]] * 2
+        got = list(result.shape) if isinstance(result, torch.Tensor) else type(result).__name__
+        if got != wanted:
+            found.append(Violation(where, f"{name} gives {got}, {wanted} is declared"))
+    return found
 
 
 def _check_outputs(contract, outputs, batch, size):
@@ -324,8 +422,8 @@ def _check_outputs(contract, outputs, batch, size):
             found.append(
                 Violation(where + "/data_type", f"{name} comes out as {tensor.dtype}, not float32")
             )
-        got = list(tensor.shape)
-        wanted = [batch, shape[1] if shape and len(shape) == 4 else -1, size, size]
+        got, inner = list(tensor.shape), size // _scale(contract)
+        wanted = [batch, shape[1] if shape and len(shape) == 4 else -1, inner, inner]
         if shape and len(shape) != 4:
             continue
         if len(got) != 4 or any(w not in (-1, g) for w, g in zip(wanted, got)):
@@ -446,9 +544,12 @@ def _eager(module, inputs):
         return module(*inputs)
 
 
-def _sizes(tiling):
-    """The patch, then another size that the declared stride allows."""
-    patch, multiple = tiling["patch"], tiling.get("multiple", 1)
+def _sizes(contract):
+    """The patch, then another size that the declared stride (tokens, latents) allows."""
+    p = contract["properties"]
+    patch, multiple = p["otb:tiling"]["patch"], p["otb:tiling"].get("multiple", 1)
+    if _of_likelihood(contract):
+        multiple = math.lcm(multiple, p.get("otb:masked", {}).get("patch", 1), _scale(contract))
     step = multiple * max(1, -(-(patch // 4) // multiple))
     return patch, patch + step
 
@@ -463,7 +564,7 @@ def _trials(contract):
     if by_pixel(contract):
         window = side(contract)
         return [(window, 2, steps[0]), (window, 1, steps[1]), (window, 5, steps[1])]
-    patch, other = _sizes(contract["properties"]["otb:tiling"])
+    patch, other = _sizes(contract)
     trials = [(patch, 2, steps[0]), (patch, 1, steps[1]), (patch, 5, steps[0])]
     return trials + [(other, 1, steps[1]), (other, 2, steps[0])]
 
@@ -608,6 +709,9 @@ def check(module, contract, path="", example=None, atol=1e-5):
         report.warnings.append(
             f'the device "{device}" is a constant of the graph: the network may fail on another'
         )
+    # What was compiled must have them too: scripting leaves out what is not marked.
+    if not mismatches:
+        problems += _check_methods(scripted, contract, 2)
     frozen = None
     try:
         frozen = torch.jit.freeze(scripted)

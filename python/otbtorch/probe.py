@@ -22,11 +22,12 @@ from typing import List, Optional
 
 import torch
 
-from .contract import TASK_SERIES, ceil_to_multiple
+from .contract import TASK_SERIES, ceil_to_multiple, is_latent
 from .export import by_pixel, forward_inputs, make_inputs, named_outputs, reason_of
 
 STRIDES = (1, 2, 4, 8, 16, 32, 64)
 BY_PIXEL = "the network labels pixel by pixel: there are no patches to crop, and no halo to measure"
+LATENT = "the network sees latents, which depend on the method encode: no halo can be measured"
 # Pixels of one batch, of some ten bands: bounds the memory of the gradients.
 _PIXEL_BUDGET = 1 << 19
 
@@ -91,11 +92,13 @@ def probe_halo(model, contract, n=8, seed=0):
         HaloReport.
     Raises:
         ValueError: the network labels single pixels, from windows of a declared side: no patches
-            are cut, and there is no halo.
+            are cut, and there is no halo; or it sees latents.
         RuntimeError: the network cannot be run on the patch of its contract.
     """
     if by_pixel(contract):
         raise ValueError(BY_PIXEL)
+    if is_latent(contract["properties"]):
+        raise ValueError(LATENT)
     tiling = contract["properties"]["otb:tiling"]
     patch, multiple = tiling["patch"], tiling.get("multiple", 1)
     probe = _Probe(model, contract, seed)
@@ -214,7 +217,7 @@ class _Probe:
         self.contract, p = contract, contract["properties"]
         self.generator = torch.Generator().manual_seed(seed)
         entries = forward_inputs(contract)
-        self.masks = [e["otb:role"] == "valid" for e in entries]
+        self.masks = [e["otb:role"] in ("valid", "token_mask") for e in entries]
         self.kept = [
             p["otb:task"] != TASK_SERIES or e["otb:role"] != "aux" for e in p["mlm:output"]
         ]

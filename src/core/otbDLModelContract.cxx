@@ -33,13 +33,16 @@ constexpr int deepest = 100;           ///< nesting of the JSON
 constexpr std::int64_t most = 1000000; ///< of sizes and class values
 
 const std::set<std::string> knownTasks = {"change-detection", "time-series-classification", "change-likelihood"};
-const std::set<std::string> knownInputRoles = {"image", "sits", "dates", "valid", "latlon", "static", "month", "condition", "diffusion_time"};
+const std::set<std::string> knownInputRoles = {"image",     "sits",           "dates",          "valid",  "latlon",           "static",     "month",
+                                               "condition", "diffusion_time", "condition_flag", "latent", "condition_latent", "token_mask", "regression"};
 const std::set<std::string> seriesInputRoles = {"sits", "dates", "valid", "month", "latlon", "static"};
 const std::set<std::string> seriesOutputRoles = {"logits", "probabilities", "embedding", "aux"};
 const std::set<std::string> knownOutputRoles = {
-    "change_logits", "change_probability", "sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities",  "embedding",
-    "aux",           "velocity",           "epsilon",     "x0",          "v_diffusion",       "score",  "reconstruction", "features",
-    "ratio_logit"};
+    "change_logits", "change_probability", "sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities", "embedding",
+    "aux",           "velocity",           "epsilon",     "x0",          "v_diffusion",       "score",  "edm",           "reconstruction",
+    "features",      "log_ratio"};
+const std::map<std::string, FieldKind> fieldKinds = {{"velocity", FieldKind::Velocity},      {"epsilon", FieldKind::Epsilon}, {"x0", FieldKind::X0},
+                                                     {"v_diffusion", FieldKind::VDiffusion}, {"score", FieldKind::Score},     {"edm", FieldKind::Edm}};
 const std::set<std::string> classifiedRoles = {"sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities"};
 
 // Those of our fields that any input may have, and those that an input of a series has by its role.
@@ -50,15 +53,44 @@ const std::map<std::string, std::set<std::string>> seriesFields = {{"sits", {"ot
                                                                    {"month", {"otb:of"}},
                                                                    {"latlon", {}},
                                                                    {"static", {}}};
+// The same of change-likelihood.
+const std::map<std::string, std::set<std::string>> likelihoodFields = {
+    {"image", {"otb:argument"}}, {"condition", {"otb:null"}}, {"condition_latent", {"otb:null"}}};
 const std::map<std::string, Axis> axesByName = {{"batch", Axis::Batch},   {"time", Axis::Time},     {"bands", Axis::Bands},
                                                 {"channel", Axis::Bands}, {"height", Axis::Height}, {"width", Axis::Width}};
 const std::map<std::string, ElementType> typesByName = {
     {"float32", ElementType::Float32}, {"int64", ElementType::Int64}, {"uint8", ElementType::UInt8}, {"bool", ElementType::Bool}};
 
 constexpr const char* seriesTask = "time-series-classification";
+constexpr const char* likelihoodTask = "change-likelihood";
 constexpr int mostSensors = 4;
 
 using Order = std::vector<std::string>; ///< names of axes
+
+const Order imageOrder = {"batch", "bands", "height", "width"};
+const Order channelOrder = {"batch", "channel", "height", "width"};
+
+// What change-likelihood can be, and the inputs of change-likelihood that have no bands, with their axes.
+const std::set<std::string> likelihoodKinds = {"otb:generative", "otb:masked", "otb:ratio", "otb:features"};
+const std::map<std::string, Order> bandlessOrders = {
+    {"diffusion_time", {"batch"}}, {"condition_flag", {"batch"}}, {"token_mask", imageOrder}, {"latent", channelOrder}, {"condition_latent", channelOrder}};
+const std::map<std::string, NoiseSpec::Schedule> schedules = {{"fm_linear", NoiseSpec::Schedule::FlowLinear},
+                                                              {"linear_beta", NoiseSpec::Schedule::LinearBeta},
+                                                              {"scaled_linear", NoiseSpec::Schedule::ScaledLinear},
+                                                              {"cosine", NoiseSpec::Schedule::Cosine},
+                                                              {"table", NoiseSpec::Schedule::Table},
+                                                              {"edm", NoiseSpec::Schedule::Edm}};
+const std::map<std::string, std::set<std::string>> scheduleFields = {{"fm_linear", {"type"}},
+                                                                     {"linear_beta", {"type", "beta_start", "beta_end", "steps"}},
+                                                                     {"scaled_linear", {"type", "beta_start", "beta_end", "steps"}},
+                                                                     {"cosine", {"type", "steps", "offset"}},
+                                                                     {"table", {"type", "alphas_cumprod"}},
+                                                                     {"edm", {"type"}}};
+const std::map<std::string, TimeArgument> timeArguments = {{"continuous01", TimeArgument::Continuous},
+                                                           {"discrete_index", TimeArgument::DiscreteIndex},
+                                                           {"logsnr", TimeArgument::LogSnr},
+                                                           {"sigma", TimeArgument::Sigma}};
+const std::map<std::string, NullCondition> nullConditions = {{"none", NullCondition::None}, {"zeros", NullCondition::Zeros}, {"flag", NullCondition::Flag}};
 
 /** What is said of a tensor. */
 struct Tensor
@@ -91,6 +123,25 @@ std::string Listed(const std::set<std::string>& words)
     text += (text.empty() ? "" : ", ") + w;
   }
   return text;
+}
+
+/** The names of a table. */
+template <class T>
+std::set<std::string> NamesOf(const std::map<std::string, T>& table)
+{
+  std::set<std::string> names;
+  for (const auto& entry : table)
+  {
+    names.insert(entry.first);
+  }
+  return names;
+}
+
+bool Same(const std::vector<BandScaling>& a, const std::vector<BandScaling>& b)
+{
+  return std::equal(a.begin(), a.end(), b.begin(), b.end(),
+                    [](const BandScaling& p, const BandScaling& q)
+                    { return p.low == q.low && p.high == q.high && p.offset == q.offset && p.divisor == q.divisor; });
 }
 
 /** A member name as a token of a JSON pointer (RFC 6901). */
@@ -200,6 +251,16 @@ public:
   std::optional<bool> space;        ///< do the inputs of a series have height and width?
   std::optional<std::int64_t> side; ///< of what the network sees: of the patch even if it is wrong
 
+  // Of change-likelihood.
+  std::string kind;                  ///< one of likelihoodKinds; empty where it is not exactly one
+  std::string field;                 ///< `kind` of otb:generative; empty where it is wrong
+  std::optional<TimeArgument> time;  ///< of otb:generative
+  bool latent = false;               ///< does forward() take what the method encode gives?
+  std::optional<int> latentChannels; ///< of encode; so the next one
+  std::optional<int> latentScale;
+  std::optional<int> featureChannels; ///< of otb:features
+  bool predictsVariance = false;
+
   void Complain(const std::string& path, const std::string& message) { violations.push_back({path, message}); }
 
   /** Member of an object, or nullptr with a complaint when it is required. */
@@ -278,6 +339,32 @@ public:
     return static_cast<int>(*value);
   }
 
+  /** \return whether it is there and true */
+  bool Flag(const Json& object, const std::string& path, const char* key)
+  {
+    const Json* j = Member(object, path, key, false);
+    if (j && !j->is_boolean())
+    {
+      Complain(path + "/" + Token(key), "must be true or false, found " + Shown(*j));
+    }
+    return j && *j == true;
+  }
+
+  /** A number of a range, both ends allowed or not. */
+  std::optional<double> Within(const Json& object, const std::string& path, const char* key, double low, double high, bool open)
+  {
+    const auto value = Number(object, path, key, false);
+    if (value && (*value < low || *value > high || (open && (*value == low || *value == high))))
+    {
+      const bool above = high > std::numeric_limits<float>::max();
+      Complain(path + "/" + Token(key),
+               above ? "must be at least " + Json(low).dump()
+                     : "must lie " + std::string(open ? "between " : "from ") + Json(low).dump() + (open ? " and " : " to ") + Json(high).dump());
+      return {};
+    }
+    return value;
+  }
+
   /** Distinct, non-empty strings.
    * \return whether it is that */
   bool Words(const Json& j, const std::string& path)
@@ -317,7 +404,7 @@ public:
     {
       if (!known.count(item.key()))
       {
-        Complain(path + "/" + Token(item.key()), "is not a field of this contract; known here: " + Listed(known));
+        Complain(path + "/" + Token(item.key()), "is not a field of this contract; known here: " + (known.empty() ? "none" : Listed(known)));
       }
     }
     return true;
@@ -530,9 +617,11 @@ public:
     return tensor;
   }
 
-  /** Checks all sizes but those of time: the batch free, height and width free or as the tiling says. channels 0: any number, but it must be given. */
-  void CheckSizes(const Tensor& tensor, const std::string& path, std::int64_t channels, const std::string& why)
+  /** Checks all sizes but those of time: the batch free, height and width free or as the tiling says. channels 0: any number, but it must be given.
+   * \param scale divides height and width; nothing where it is not known */
+  void CheckSizes(const Tensor& tensor, const std::string& path, std::int64_t channels, const std::string& why, std::optional<int> scale = 1)
   {
+    const bool even = side && scale && *side % *scale == 0;
     for (std::size_t i = 0; i < tensor.sizes.size(); ++i)
     {
       const std::string at = path + "/shape/" + std::to_string(i);
@@ -546,10 +635,11 @@ public:
       {
         Complain(at, (channels > 0 ? "must be " + std::to_string(channels) : std::string("must be given")) + " (" + why + "), found " + std::to_string(size));
       }
-      if ((axis == "height" || axis == "width") && size > 0 && side && size != *side)
+      if ((axis == "height" || axis == "width") && size > 0 && even && size != *side / *scale)
       {
-        Complain(at, std::string("must be -1 or the ") + (unit == SpatialUnit::Pixel ? "window" : "patch") + " of /properties/otb:tiling (" +
-                         std::to_string(*side) + "), found " + std::to_string(size));
+        Complain(at, std::string("must be -1 or the ") + (unit == SpatialUnit::Pixel ? "window" : "patch") + " of /properties/otb:tiling" +
+                         (*scale > 1 ? ", divided by " + std::to_string(*scale) : "") + " (" + std::to_string(*side / *scale) + "), found " +
+                         std::to_string(size));
       }
     }
   }
@@ -974,8 +1064,10 @@ public:
   {
     ModelInput input;
     Tensor tensor;
-    std::optional<std::string> of; ///< empty: given, but wrong
-    std::optional<int> steps;      ///< of sits; 0: free
+    std::optional<std::string> of;     ///< empty: given, but wrong
+    std::optional<int> steps;          ///< of sits; 0: free
+    bool scaled = false;               ///< is the scaling known?
+    std::optional<NullCondition> null; ///< of a condition
   };
 
   Argument ReadInput(const Json& j, const std::string& path)
@@ -990,9 +1082,22 @@ public:
     in.name = String(j, path, "name", true);
     in.role = OneOf(j, path, "otb:role", knownInputRoles, true);
     const bool ofSeries = task == seriesTask && seriesInputRoles.count(in.role) > 0;
+    const bool ofLikelihood = task == likelihoodTask;
+    const auto bandless = ofLikelihood ? bandlessOrders.find(in.role) : bandlessOrders.end();
+    const bool ofRegression = ofLikelihood && in.role == "regression";
     const bool isImage = task != seriesTask && (in.role == "image" || in.role == "condition");
-    const bool hasBands = !ofSeries || in.role == "sits" || in.role == "static";
+    const bool hasBands = bandless == bandlessOrders.end() && (!ofSeries || in.role == "sits" || in.role == "static");
     std::set<std::string> ours = inputFields;
+    if (ofLikelihood)
+    {
+      for (const auto& role : likelihoodFields)
+      {
+        if (role.first == in.role || in.role.empty())
+        {
+          ours.insert(role.second.begin(), role.second.end());
+        }
+      }
+    }
     for (const auto& role : seriesFields)
     {
       if (task == seriesTask && (role.first == in.role || !ofSeries)) // a wrong role is complained of already
@@ -1001,14 +1106,18 @@ public:
       }
     }
     Foreign(j, path, ours, {"bands", "input", "value_scaling"});
-    const bool bandsRead = ReadBands(j, path, isImage || (ofSeries && hasBands), in.bands);
+    const bool bandsRead = ReadBands(j, path, isImage || ofRegression || (ofSeries && hasBands), in.bands);
     const auto n = static_cast<std::int64_t>(in.bands.size());
     if (const Json* holder = Member(j, path, "input", true))
     {
       std::set<Order> orders;
-      if (isImage)
+      if (isImage || ofRegression)
       {
-        orders = {{"batch", "bands", "height", "width"}};
+        orders = {imageOrder};
+      }
+      else if (bandless != bandlessOrders.end())
+      {
+        orders = {bandless->second};
       }
       else if (ofSeries)
       {
@@ -1023,6 +1132,10 @@ public:
       {
         types.insert({"uint8", "bool"});
       }
+      if (ofLikelihood && in.role == "diffusion_time")
+      {
+        types.insert("int64");
+      }
       Tensor& tensor = argument.tensor;
       tensor = ReadTensor(*holder, path + "/input", orders, types);
       if (isImage || ofSeries)
@@ -1031,6 +1144,18 @@ public:
         const std::int64_t any = tensor.Size("bands").value_or(1);
         const bool latLon = in.role == "latlon";
         CheckSizes(tensor, path + "/input", latLon ? 2 : n > 0 && hasBands ? n : any, latLon ? "latitude, longitude" : "one a band");
+      }
+      else if (ofRegression)
+      {
+        CheckSizes(tensor, path + "/input", n > 0 ? 4 * n : tensor.Size("bands").value_or(1), "4 a band: target, predicted target, source, residual");
+      }
+      else if (bandless != bandlessOrders.end() && bandless->second == channelOrder)
+      {
+        CheckSizes(tensor, path + "/input", latentChannels.value_or(0), "the channels of encode", latent ? latentScale : 1);
+      }
+      else if (bandless != bandlessOrders.end())
+      {
+        CheckSizes(tensor, path + "/input", 1, "a mask");
       }
       if (const auto type = typesByName.find(tensor.type); type != typesByName.end())
       {
@@ -1050,16 +1175,22 @@ public:
     {
       Complain(path + "/bands", "must be empty for " + in.role + (in.role == "valid" ? " without the axis bands" : ""));
     }
-    if (hasBands)
+    if (hasBands && !ofRegression)
     {
+      const std::size_t before = violations.size();
       ReadScaling(j, path, in, bandsRead);
+      argument.scaled = violations.size() == before;
     }
     else if (const Json* scaling = Member(j, path, "value_scaling", false); scaling && !scaling->is_null() && *scaling != Json::array())
     {
       Complain(path + "/value_scaling", "must be null or left out for " + in.role + ", found " + Shown(*scaling));
     }
 
-    if (const auto date = Integer(j, path, "otb:date", in.role == "image" && task == "change-detection", 1))
+    if (ofLikelihood)
+    {
+      ReadLikelihood(j, path, argument);
+    }
+    else if (const auto date = Integer(j, path, "otb:date", in.role == "image" && task == "change-detection", 1))
     {
       in.date = *date;
       if (in.date > 2)
@@ -1078,6 +1209,44 @@ public:
       ReadSeries(j, path, bandsRead, argument);
     }
     return argument;
+  }
+
+  /** What only inputs of change-likelihood have, or have not. */
+  void ReadLikelihood(const Json& j, const std::string& path, Argument& argument)
+  {
+    ModelInput& in = argument.input;
+    if (j.contains("otb:date"))
+    {
+      Complain(path + "/otb:date", "is of change-detection: both dates of a pair go through the same inputs of change-likelihood");
+    }
+    if (in.role == "regression")
+    {
+      in.scaling.assign(in.bands.size(), BandScaling());
+      in.channels = static_cast<int>(std::min<std::int64_t>(4 * static_cast<std::int64_t>(in.bands.size()), 4 * most));
+    }
+    if (in.role == "token_mask")
+    {
+      in.channels = 1;
+    }
+    if (in.role == "latent" || in.role == "condition_latent")
+    {
+      in.channels = latentChannels.value_or(0);
+      in.scale = latentScale.value_or(1);
+    }
+    if (in.role == "image")
+    {
+      const Json* given = Member(j, path, "otb:argument", false);
+      in.argument = Flag(j, path, "otb:argument") || !given || !given->is_boolean();
+    }
+    if (in.role == "condition" || in.role == "condition_latent")
+    {
+      const std::string null =
+          OneOf(j, path, "otb:null", kind == "otb:masked" ? std::set<std::string>{"none"} : NamesOf(nullConditions), kind == "otb:generative");
+      if (!null.empty())
+      {
+        argument.null = nullConditions.at(null);
+      }
+    }
   }
 
   void ReadScaling(const Json& j, const std::string& path, ModelInput& in, bool bandsRead)
@@ -1260,13 +1429,14 @@ public:
     }
     else
     {
-      CheckSizes(tensor, path + "/result", classified ? k : 0, classified && k > 0 ? "one a class" : "the number of channels");
+      CheckSizes(tensor, path + "/result", classified ? k : 0, classified && k > 0 ? "one a class" : "the number of channels", latent ? latentScale : 1);
     }
     if (out.role == "change_logits" && channels > 2)
     {
       Complain(path + "/result/shape/1", "must be 1 or 2 for change_logits, found " + std::to_string(channels));
     }
     out.channels = static_cast<int>(std::max<std::int64_t>(0, std::min(channels, most)));
+    out.scale = latent ? latentScale.value_or(1) : 1;
     return out;
   }
 
@@ -1340,6 +1510,436 @@ public:
     if (transitions)
     {
       Complain(path, "transition_logits already say both classes: sem1_logits and sem2_logits cannot stand beside them");
+    }
+  }
+
+  /** Which of the things that change-likelihood can be a network is, and what goes with that. To be read before inputs and outputs. */
+  void ReadKind(const Json& properties, const std::string& path, ModelContract& c)
+  {
+    std::set<std::string> found;
+    for (const auto& name : likelihoodKinds)
+    {
+      if (properties.contains(name))
+      {
+        found.insert(name);
+      }
+    }
+    if (found.size() != 1)
+    {
+      Complain(path, std::string(likelihoodTask) + " needs exactly one of " + Listed(likelihoodKinds) + ", found " + (found.empty() ? "none" : Listed(found)));
+    }
+    kind = found.size() == 1 ? *found.begin() : "";
+    if (found.count("otb:generative"))
+    {
+      c.generative = ReadGenerative(properties.at("otb:generative"), path + "/otb:generative");
+    }
+    if (found.count("otb:masked"))
+    {
+      c.masked = ReadMasked(properties.at("otb:masked"), path + "/otb:masked");
+    }
+    if (found.count("otb:ratio"))
+    {
+      const std::string at = path + "/otb:ratio";
+      c.ratio.emplace();
+      if (Own(properties.at("otb:ratio"), at, {"weight", "smooth"}))
+      {
+        constexpr double inf = std::numeric_limits<double>::infinity();
+        c.ratio->weight = Within(properties.at("otb:ratio"), at, "weight", 0., inf, false).value_or(c.ratio->weight);
+        c.ratio->smooth = Within(properties.at("otb:ratio"), at, "smooth", 0., inf, false).value_or(c.ratio->smooth);
+      }
+    }
+    if (found.count("otb:features"))
+    {
+      c.featuresOnly = true;
+      if (Own(properties.at("otb:features"), path + "/otb:features", {"channels"}))
+      {
+        featureChannels = Integer(properties.at("otb:features"), path + "/otb:features", "channels", false, 1);
+      }
+    }
+    if (const Json* methods = Member(properties, path, "otb:methods", false))
+    {
+      ReadMethods(*methods, path + "/otb:methods", c.methods);
+    }
+  }
+
+  GenerativeSpec ReadGenerative(const Json& j, const std::string& path)
+  {
+    GenerativeSpec g;
+    if (!Own(j, path, {"kind", "schedule", "time", "data_at", "logsnr_range", "dequantize", "predicts_var", "rng_tag"}))
+    {
+      return g;
+    }
+    using Schedule = NoiseSpec::Schedule;
+    field = OneOf(j, path, "kind", NamesOf(fieldKinds), true);
+    const auto schedule = ReadSchedule(j, path, g.noise);
+    const std::string times = OneOf(j, path, "time", NamesOf(timeArguments), true);
+    if (!field.empty())
+    {
+      g.kind = fieldKinds.at(field);
+      if (schedule && (g.kind == FieldKind::Edm) != (*schedule == Schedule::Edm))
+      {
+        Complain(path + "/kind", "edm goes with the schedule edm, and no other kind does, found \"" + field + "\"");
+      }
+      if (schedule == Schedule::FlowLinear && g.kind == FieldKind::VDiffusion)
+      {
+        Complain(path + "/kind", "v_diffusion needs a schedule with alpha^2 + sigma^2 = 1: fm_linear is none");
+      }
+    }
+    if (!times.empty())
+    {
+      time = g.time = timeArguments.at(times);
+      const bool without = schedule == Schedule::FlowLinear || schedule == Schedule::Edm;
+      if (time == TimeArgument::DiscreteIndex && without)
+      {
+        Complain(path + "/time", "discrete_index needs a schedule with steps: linear_beta, scaled_linear, cosine or table");
+      }
+      if (time == TimeArgument::Continuous && schedule == Schedule::Edm)
+      {
+        Complain(path + "/time", "continuous01 needs a schedule from data to noise: edm has no end");
+      }
+    }
+    const auto dataAt = Number(j, path, "data_at", time == TimeArgument::Continuous);
+    if (dataAt && *dataAt != 0. && *dataAt != 1.)
+    {
+      Complain(path + "/data_at", "must be 0 or 1");
+    }
+    else if (j.contains("data_at") && time && time != TimeArgument::Continuous)
+    {
+      Complain(path + "/data_at", "is of continuous01 only, found " + times);
+    }
+    g.dataAt = dataAt.value_or(g.dataAt);
+    if (const Json* range = Member(j, path, "logsnr_range", false))
+    {
+      ReadRange(*range, path + "/logsnr_range", g.logSnrLow, g.logSnrHigh);
+    }
+    g.dequantise = Flag(j, path, "dequantize");
+    g.predictsVariance = Flag(j, path, "predicts_var");
+    predictsVariance = g.predictsVariance;
+    if (const Json* tag = Member(j, path, "rng_tag", false))
+    {
+      const auto value = Integral(*tag);
+      constexpr std::int64_t last = std::numeric_limits<std::uint32_t>::max();
+      if (!value || *value < 0 || *value > last)
+      {
+        Complain(path + "/rng_tag", "must be an integer from 0 to " + std::to_string(last) + ", found " + Shown(*tag));
+      }
+      g.tag = static_cast<unsigned int>(value.value_or(0));
+    }
+    return g;
+  }
+
+  /** Two numbers, the first one lower. */
+  void ReadRange(const Json& range, const std::string& path, double& low, double& high)
+  {
+    if (!range.is_array() || range.size() != 2)
+    {
+      Complain(path, "must be a list of two numbers, found " + Shown(range));
+      return;
+    }
+    const Json ends = {{"0", range[0]}, {"1", range[1]}};
+    const auto first = Number(ends, path, "0", true), last = Number(ends, path, "1", true);
+    if (first && last && !(*first < *last))
+    {
+      Complain(path, "must have its lower end first, found " + Shown(range));
+    }
+    low = first.value_or(low);
+    high = last.value_or(high);
+  }
+
+  /** \return nothing where it is wrong */
+  std::optional<NoiseSpec::Schedule> ReadSchedule(const Json& generative, const std::string& parent, NoiseSpec& noise)
+  {
+    const std::string path = parent + "/schedule";
+    const Json* given = Member(generative, parent, "schedule", true);
+    if (!given)
+    {
+      return {};
+    }
+    std::string type;
+    if (given->is_string())
+    {
+      type = given->get<std::string>();
+      if (!schedules.count(type) || type == "table")
+      {
+        Complain(path, "must be an object with a type, or one of cosine, edm, fm_linear, linear_beta, scaled_linear, found \"" + type + "\"");
+        return {};
+      }
+    }
+    else if (!given->is_object())
+    {
+      Complain(path, "must be an object or a name, found " + Shown(*given));
+      return {};
+    }
+    const Json j = given->is_string() ? Json{{"type", type}} : *given;
+    type = OneOf(j, path, "type", NamesOf(schedules), true);
+    Own(j, path, type.empty() ? std::set<std::string>{"type", "beta_start", "beta_end", "steps", "offset", "alphas_cumprod"} : scheduleFields.at(type));
+    noise.betaStart = Within(j, path, "beta_start", 0., 1., true).value_or(noise.betaStart);
+    noise.betaEnd = Within(j, path, "beta_end", 0., 1., true).value_or(noise.betaEnd);
+    if (noise.betaEnd < noise.betaStart)
+    {
+      Complain(path + "/beta_end", "must not lie below beta_start (" + Json(noise.betaStart).dump() + ")");
+    }
+    noise.steps = Integer(j, path, "steps", false, 2).value_or(noise.steps);
+    noise.cosineOffset = Within(j, path, "offset", 0., std::numeric_limits<double>::infinity(), false).value_or(noise.cosineOffset);
+    if (const Json* table = Member(j, path, "alphas_cumprod", type == "table"))
+    {
+      ReadAlphas(*table, path + "/alphas_cumprod", noise);
+    }
+    if (type.empty())
+    {
+      return {};
+    }
+    return noise.schedule = schedules.at(type);
+  }
+
+  void ReadAlphas(const Json& list, const std::string& path, NoiseSpec& noise)
+  {
+    if (!list.is_array() || list.size() < 2 || list.size() > static_cast<std::size_t>(most))
+    {
+      Complain(path, "must be a list of 2 to " + std::to_string(most) + " numbers, found " + Shown(list));
+      return;
+    }
+    for (std::size_t k = 0; k < list.size(); ++k)
+    {
+      const double value = list[k].is_number() ? list[k].get<double>() : 0.;
+      if (!(value > 0. && value < 1.))
+      {
+        Complain(path + "/" + std::to_string(k), "must be a number between 0 and 1, found " + Shown(list[k]));
+      }
+      else if (k > 0 && noise.alphasCumprod.back() > 0. && value >= noise.alphasCumprod.back())
+      {
+        Complain(path + "/" + std::to_string(k), "must lie below the one before, found " + Shown(list[k]));
+      }
+      noise.alphasCumprod.push_back(value > 0. && value < 1. ? value : 0.);
+    }
+    noise.steps = static_cast<int>(list.size());
+  }
+
+  MaskedSpec ReadMasked(const Json& j, const std::string& path)
+  {
+    MaskedSpec m;
+    if (!Own(j, path, {"patch", "groups", "norm_pix"}))
+    {
+      return m;
+    }
+    const auto patch = Integer(j, path, "patch", true, 1), groups = Integer(j, path, "groups", true, 2);
+    m.patch = patch.value_or(m.patch);
+    m.groups = groups.value_or(m.groups);
+    m.normalised = Flag(j, path, "norm_pix");
+    if (!patch || !side || *side < 1)
+    {
+      return m;
+    }
+    if (*side % m.patch != 0)
+    {
+      Complain(path + "/patch", "must divide the patch of /properties/otb:tiling (" + std::to_string(*side) + "), found " + std::to_string(m.patch));
+      return m;
+    }
+    const std::int64_t tokens = (*side / m.patch) * (*side / m.patch);
+    if (groups && m.groups > tokens)
+    {
+      Complain(path + "/groups", "must not be more than the tokens of a patch (" + std::to_string(tokens) + "), found " + std::to_string(m.groups));
+    }
+    return m;
+  }
+
+  void ReadMethods(const Json& j, const std::string& path, std::vector<MethodSpec>& methods)
+  {
+    if (!Own(j, path, {"encode", "decode", "features", "div"}))
+    {
+      return;
+    }
+    latent = j.contains("encode");
+    for (const auto& item : j.items())
+    {
+      const std::string at = path + "/" + Token(item.key());
+      MethodSpec m;
+      m.name = item.key();
+      if (m.name == "div")
+      {
+        Own(item.value(), at, {});
+      }
+      else if ((m.name == "encode" || m.name == "decode" || m.name == "features") && Own(item.value(), at, {"channels", "scale"}))
+      {
+        const auto channels = Integer(item.value(), at, "channels", true, 1), scale = Integer(item.value(), at, "scale", true, 1);
+        m.channels = channels.value_or(0);
+        m.scale = scale.value_or(1);
+        if (side && *side >= 1 && *side % m.scale != 0)
+        {
+          Complain(at + "/scale", "must divide the patch of /properties/otb:tiling (" + std::to_string(*side) + "), found " + std::to_string(m.scale));
+        }
+        if (m.name == "encode")
+        {
+          latentChannels = channels;
+          latentScale = scale;
+        }
+        if (m.name == "decode" && m.scale != 1)
+        {
+          Complain(at + "/scale", "must be 1: decode gives pixels, found " + std::to_string(m.scale));
+        }
+      }
+      methods.push_back(m);
+    }
+    if (j.contains("decode") && !latent)
+    {
+      Complain(path + "/decode", "needs the method encode");
+    }
+    if (latent && !kind.empty() && kind != "otb:generative")
+    {
+      Complain(path + "/encode", "is of otb:generative only: it gives the latents that are denoised there");
+    }
+  }
+
+  /** The roles that the inputs of change-likelihood may have, each once at most, and those that must be there. */
+  void LikelihoodRoles(std::set<std::string>& allowed, std::set<std::string>& needed) const
+  {
+    if (kind == "otb:generative")
+    {
+      needed = latent ? std::set<std::string>{"latent", "diffusion_time", "image"} : std::set<std::string>{"image", "diffusion_time"};
+      allowed = needed;
+      allowed.insert({latent ? "condition_latent" : "condition", "condition_flag"});
+    }
+    else
+    {
+      needed = kind == "otb:masked" ? std::set<std::string>{"image", "token_mask"} : std::set<std::string>{kind == "otb:ratio" ? "regression" : "image"};
+      allowed = needed;
+      if (kind == "otb:masked")
+      {
+        allowed.insert("condition");
+      }
+    }
+  }
+
+  /** What the inputs of change-likelihood say of each other, where its kind is known. In the order of the contract. */
+  void CheckLikelihood(const std::vector<Argument>& arguments, const std::string& path, ModelContract& c)
+  {
+    std::set<std::string> allowed, needed;
+    LikelihoodRoles(allowed, needed);
+    std::map<std::string, std::size_t> first; // of each role
+    bool known = true;
+    for (std::size_t i = 0; i < arguments.size(); ++i)
+    {
+      const ModelInput& in = arguments[i].input;
+      const std::string at = path + "/" + std::to_string(i);
+      known = known && !in.role.empty();
+      if (in.role.empty())
+      {
+        continue;
+      }
+      if (!allowed.count(in.role))
+      {
+        Complain(at + "/otb:role",
+                 std::string(likelihoodTask) + " with " + kind + (latent ? " and the method encode" : "") + " takes " + Listed(allowed) + ", found " + in.role);
+      }
+      else if (!first.emplace(in.role, i).second)
+      {
+        Complain(at + "/otb:role", "repeats " + in.role);
+      }
+      if (in.role == "image" && in.argument == latent)
+      {
+        Complain(at + "/otb:argument", latent ? "must be false: encode takes the image, forward() the latent" : "is of models with the method encode");
+      }
+      else if (!in.argument && i + 1 < arguments.size())
+      {
+        Complain(at + "/otb:argument", "is false: this input must be the last one");
+      }
+      if (in.role == "diffusion_time" && arguments[i].tensor.type == "int64" && time && time != TimeArgument::DiscreteIndex)
+      {
+        Complain(at + "/input/data_type", "must be float32 where the time is no discrete_index");
+      }
+    }
+    for (const auto& role : needed)
+    {
+      if (known && !first.count(role))
+      {
+        Complain(path, std::string(likelihoodTask) + " with " + kind + (latent ? " and the method encode" : "") + " needs an input of role " + role);
+      }
+    }
+    const auto of = [&](const char* role) { return allowed.count(role) && first.count(role) ? &arguments[first.at(role)] : nullptr; };
+    const auto where = [&](const char* role) { return path + "/" + std::to_string(first.at(role)); };
+    const Argument* const image = of("image");
+    if (const Argument* condition = of("condition"); condition && image && !image->input.bands.empty() && !condition->input.bands.empty())
+    {
+      if (condition->input.bands != image->input.bands)
+      {
+        Complain(where("condition") + "/bands", "must be those of \"" + image->input.name + "\": the other date of the same bands");
+      }
+      else if (condition->scaled && image->scaled && !Same(condition->input.scaling, image->input.scaling))
+      {
+        Complain(where("condition") + "/value_scaling", "must be that of \"" + image->input.name + "\"");
+      }
+    }
+    if (kind == "otb:generative")
+    {
+      const char* const role = latent ? "condition_latent" : "condition";
+      const Argument* const condition = of(role);
+      const auto null = condition ? condition->null : NullCondition::None;
+      if (c.generative && null)
+      {
+        c.generative->null = *null;
+      }
+      if (null == NullCondition::Flag && known && !first.count("condition_flag"))
+      {
+        Complain(path, "needs an input of role condition_flag: otb:null is flag");
+      }
+      if (null && null != NullCondition::Flag && first.count("condition_flag"))
+      {
+        Complain(where("condition_flag") + "/otb:role", "goes with a condition whose otb:null is flag");
+      }
+    }
+    if (const MethodSpec* decode = c.FindMethod("decode"); decode && image && !image->input.bands.empty())
+    {
+      const auto n = static_cast<int>(image->input.bands.size());
+      if (decode->channels > 0 && decode->channels != n)
+      {
+        Complain("/properties/otb:methods/decode/channels", "must be " + std::to_string(n) + " (one a band), found " + std::to_string(decode->channels));
+      }
+    }
+  }
+
+  /** The output of change-likelihood, where its kind is known, and roles are. */
+  void CheckLikelihoodOutputs(const ModelContract& c, const std::string& path)
+  {
+    std::set<std::string> roles = {kind == "otb:masked" ? "reconstruction" : kind == "otb:ratio" ? "log_ratio" : "features"};
+    if (kind == "otb:generative")
+    {
+      roles = field.empty() ? NamesOf(fieldKinds) : std::set<std::string>{field};
+    }
+    const auto image = std::find_if(c.inputs.begin(), c.inputs.end(), [](const ModelInput& in) { return in.role == "image"; });
+    int channels = kind == "otb:ratio" ? 1 : kind == "otb:features" ? featureChannels.value_or(0) : 0;
+    if (kind == "otb:generative" || kind == "otb:masked")
+    {
+      channels = latent ? latentChannels.value_or(0) : image != c.inputs.end() ? static_cast<int>(image->bands.size()) : 0;
+      channels *= predictsVariance ? 2 : 1;
+    }
+    bool seen = false, wrong = false;
+    for (std::size_t i = 0; i < c.outputs.size(); ++i)
+    {
+      const ModelOutput& out = c.outputs[i];
+      const std::string at = path + "/" + std::to_string(i);
+      if (out.role == "aux")
+      {
+        continue;
+      }
+      if (!roles.count(out.role))
+      {
+        wrong = true;
+        Complain(at + "/otb:role", std::string(likelihoodTask) + " with " + kind + " gives " + Listed(roles) + ", and aux, found " + out.role);
+        continue;
+      }
+      if (seen)
+      {
+        Complain(at + "/otb:role", "repeats the output: there is one, and aux");
+      }
+      seen = true;
+      if (channels > 0 && out.channels > 0 && out.channels != channels)
+      {
+        Complain(at + "/result/shape/1", "must be " + std::to_string(channels) + " for " + out.role + ", found " + std::to_string(out.channels));
+      }
+    }
+    if (!seen && !wrong)
+    {
+      Complain(path, std::string(likelihoodTask) + " with " + kind + " needs an output of role " + Listed(roles));
     }
   }
 
@@ -1460,14 +2060,7 @@ public:
       {
         Complain(at + "/name", "repeats \"" + sensors.back().name + "\"");
       }
-      if (const Json* optional = Member(list[k], at, "optional", false))
-      {
-        if (!optional->is_boolean())
-        {
-          Complain(at + "/optional", "must be true or false, found " + Shown(*optional));
-        }
-        sensors.back().optional = *optional == true;
-      }
+      sensors.back().optional = Flag(list[k], at, "optional");
     }
     return sensors;
   }
@@ -1563,6 +2156,24 @@ public:
       return;
     }
     const Json* order = Member(method, path, "forward", false);
+    std::vector<ModelInput> others; // that forward() does not take
+    for (auto in = inputs.begin(); in != inputs.end();)
+    {
+      if (in->argument)
+      {
+        ++in;
+        continue;
+      }
+      others.push_back(std::move(*in));
+      in = inputs.erase(in);
+    }
+    Reorder(order, path, inputs);
+    inputs.insert(inputs.end(), others.begin(), others.end());
+  }
+
+  /** The same of arguments alone. */
+  void Reorder(const Json* order, const std::string& path, std::vector<ModelInput>& inputs)
+  {
     const bool named = !inputs.empty() && std::none_of(inputs.begin(), inputs.end(), [](const ModelInput& in) { return in.name.empty(); });
     if (!order || !Words(*order, path + "/forward") || !named)
     {
@@ -1693,6 +2304,12 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   {
     ours.insert("otb:sensors");
   }
+  const bool ofLikelihood = c.task == likelihoodTask;
+  if (ofLikelihood)
+  {
+    ours.insert(likelihoodKinds.begin(), likelihoodKinds.end());
+    ours.insert("otb:methods");
+  }
   r.Foreign(*P, path, ours, {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"});
   c.name = r.String(*P, path, "mlm:name", true);
   c.architecture = r.String(*P, path, "mlm:architecture", true);
@@ -1706,6 +2323,10 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
     r.Complain(path + "/otb:version", "is \"" + c.version + "\"; this program reads 1.minor.patch");
   }
   c.tiling = r.ReadTiling(*P, path);
+  if (ofLikelihood)
+  {
+    r.ReadKind(*P, path, c);
+  }
 
   const Json* sensors = ofSeries ? r.Member(*P, path, "otb:sensors", false) : nullptr;
   if (sensors)
@@ -1760,6 +2381,10 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
     r.CheckSeries(arguments, path + "/mlm:input");
     r.CheckSensors(arguments, sensors, path, c.sensors);
   }
+  if (!r.kind.empty() && !arguments.empty())
+  {
+    r.CheckLikelihood(arguments, path + "/mlm:input", c);
+  }
   for (auto& argument : arguments)
   {
     c.inputs.push_back(std::move(argument.input));
@@ -1768,6 +2393,10 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   if (ofSeries && std::all_of(c.outputs.begin(), c.outputs.end(), known) && !c.outputs.empty())
   {
     r.CheckClassification(c.outputs, path + "/mlm:output");
+  }
+  if (!r.kind.empty() && std::all_of(c.outputs.begin(), c.outputs.end(), known) && !c.outputs.empty())
+  {
+    r.CheckLikelihoodOutputs(c, path + "/mlm:output");
   }
   if (c.task == "change-detection")
   {
@@ -1787,6 +2416,10 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
   if (const Json* calibration = r.Member(*P, path, "otb:calibration", false))
   {
     const std::string at = path + "/otb:calibration";
+    if (ofLikelihood)
+    {
+      r.Complain(at, "is not of change-likelihood: its calibration is a file of the run");
+    }
     r.Own(*calibration, at, {"temperature", "threshold"});
     c.temperature = r.Number(*calibration, at, "temperature", false).value_or(1.);
     c.threshold = r.Number(*calibration, at, "threshold", false).value_or(.5);

@@ -450,7 +450,7 @@ private:
 
   std::vector<std::int64_t> OutputSizes(int batch, const ModelOutput& out) const
   {
-    return m_Pixels ? std::vector<std::int64_t>{batch, out.channels} : std::vector<std::int64_t>{batch, out.channels, m_Side, m_Side};
+    return m_Pixels ? std::vector<std::int64_t>{batch, out.channels} : std::vector<std::int64_t>{batch, out.channels, m_Side / out.scale, m_Side / out.scale};
   }
 
   void ChooseDevice(const RuntimeOptions& options, RuntimeReport& report)
@@ -587,7 +587,7 @@ private:
         sizes.push_back(Channels(in));
         break;
       default:
-        sizes.push_back(m_Side);
+        sizes.push_back(m_Side / in.scale);
       }
     }
     return sizes;
@@ -599,6 +599,10 @@ private:
     {
       return 2;
     }
+    if (in.channels > 0)
+    {
+      return in.channels;
+    }
     return static_cast<std::int64_t>(in.role == "valid" && in.of >= 0 ? m_Contract.inputs[in.of].bands.size() : in.bands.size());
   }
 
@@ -608,6 +612,10 @@ private:
     std::vector<at::Tensor> inputs;
     for (const auto& in : m_Contract.inputs)
     {
+      if (!in.argument) // the last one
+      {
+        break;
+      }
       auto zeros = at::zeros(InputSizes(batch, in), at::TensorOptions().dtype(at::kFloat));
       inputs.push_back(m_ChannelsLast ? zeros.contiguous(at::MemoryFormat::ChannelsLast) : zeros);
     }

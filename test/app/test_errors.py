@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 from conftest import (
     LAUNCHER,
+    REPOSITORY,
     TRANSFORM,
     command,
     environment,
@@ -141,12 +142,8 @@ def test_contract_that_is_empty_is_named(refuse, tmp_path):
     assert "without a contract" not in done.log, "one was given, which is empty"
 
 
-def test_model_of_another_task_is_refused(refuse, contract_of, tmp_path):
-    contract = contract_of("pixel.pt")
-    properties = contract["properties"]
-    properties["otb:task"] = "change-likelihood"
-    path = tmp_path / "task.json"
-    path.write_text(json.dumps(contract))
+def test_model_of_another_task_is_refused(refuse):
+    path = REPOSITORY / "doc" / "examples" / "change-likelihood.mlm.json"
     refuse("change-likelihood", "change-detection", contract=path)
 
 
