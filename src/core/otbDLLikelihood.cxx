@@ -67,7 +67,8 @@ Want Lacking(const ModelContract& contract, Estimator e)
 {
   if (e == Estimator::Masked)
   {
-    return contract.masked ? Want{} : Want{"is no masked autoencoder", "a model whose contract has otb:masked"};
+    const bool can = contract.masked && InputOf(contract, "token_mask");
+    return can ? Want{} : Want{"is no masked autoencoder", "a model whose contract has otb:masked"};
   }
   if (e == Estimator::Feature)
   {
@@ -78,7 +79,7 @@ Want Lacking(const ModelContract& contract, Estimator e)
   {
     return {"does not denoise", "a model whose contract has otb:generative"};
   }
-  const bool condition = InputOf(contract, "condition") != nullptr;
+  const bool condition = InputOf(contract, "condition") || InputOf(contract, "condition_latent");
   if (!condition && (e == Estimator::Pmi || e == Estimator::Conditional))
   {
     return {"takes no condition", "a model with an input of role condition, the other date"};
@@ -86,6 +87,10 @@ Want Lacking(const ModelContract& contract, Estimator e)
   if (e == Estimator::Pmi && contract.generative->null == NullCondition::None)
   {
     return {"cannot do without its condition", "a model with a null condition"};
+  }
+  if (contract.FindMethod("encode") && !InputOf(contract, "latent"))
+  {
+    return {"encodes but takes no latents", "an input of role latent"};
   }
   if ((e == Estimator::Reconstruction || e == Estimator::RoundTrip) && contract.FindMethod("encode") && !contract.FindMethod("decode"))
   {

@@ -29,19 +29,21 @@ int InputIndex(const ModelContract& contract, const std::string& role)
   return it == contract.inputs.end() ? -1 : static_cast<int>(it - contract.inputs.begin());
 }
 
-/** Calls f(i, value) for the first `channels` channels of slot n of a view, i running over channels, lines, columns. */
+/** Calls f(i, value, p) for the first `channels` channels of slot n of a view, i running over channels, lines, columns, p over lines and columns. */
 template <typename TFunction>
 void ForValues(const BatchView& view, int n, int channels, int side, TFunction f)
 {
-  std::size_t i = 0;
+  const std::size_t plane = static_cast<std::size_t>(side) * side;
+  const std::ptrdiff_t stride = view.strideX;
   for (int c = 0; c < channels; ++c)
   {
     for (int y = 0; y < side; ++y)
     {
       float* line = view.At(n, c, y, 0);
+      const std::size_t p = static_cast<std::size_t>(y) * side, i = c * plane + p;
       for (int x = 0; x < side; ++x)
       {
-        f(i++, line[x * view.strideX]);
+        f(i + x, line[x * stride], p + x);
       }
     }
   }
@@ -85,8 +87,8 @@ LikelihoodPredictor::LikelihoodPredictor(LikelihoodNetworks networks, const Mode
   {
     throw Error("internal: a network that " + std::string(ToString(settings.estimator)) + " needs was not loaded");
   }
-  m_ImageInput = std::max(0, InputIndex(contract, "image"));
-  const ModelInput& image = contract.inputs.at(m_ImageInput);
+  const int imageInput = std::max(0, InputIndex(contract, "image"));
+  const ModelInput& image = contract.inputs.at(imageInput);
   m_Scaling = image.scaling;
   m_Bands = static_cast<int>(image.bands.size());
   m_Patch = contract.tiling.patch;
@@ -95,7 +97,8 @@ LikelihoodPredictor::LikelihoodPredictor(LikelihoodNetworks networks, const Mode
   if (!needs.features)
   {
     m_TimeInput = InputIndex(contract, "diffusion_time");
-    m_ConditionInput = InputIndex(contract, "condition");
+    m_ConditionInput = InputIndex(contract, needs.encode ? "condition_latent" : "condition");
+    m_MaskInput = InputIndex(contract, "token_mask");
     m_FlagInput = InputIndex(contract, "condition_flag");
     const auto output = std::find_if(contract.outputs.begin(), contract.outputs.end(), [](const ModelOutput& o) { return o.role != "aux"; });
     m_FieldOutput = output == contract.outputs.end() || needs.differentiable ? 0 : static_cast<int>(output - contract.outputs.begin());
@@ -115,9 +118,9 @@ LikelihoodPredictor::LikelihoodPredictor(LikelihoodNetworks networks, const Mode
   m_FeatureScale = features && !contract.featuresOnly ? features->scale : 1;
   m_Side = m_Patch / m_Scale;
   m_Cells = static_cast<std::size_t>(m_Side) * m_Side;
-  // The method features() takes the image alone.
-  m_ImageInput = needs.features && !contract.featuresOnly ? 0 : m_ImageInput;
-  const int wanted = m_Field->Input(m_ImageInput).channels;
+  // What the field sees: latents instead of the image, which then is no argument. The method features() takes the image alone.
+  m_StateInput = needs.encode ? InputIndex(contract, "latent") : needs.features && !contract.featuresOnly ? 0 : imageInput;
+  const int wanted = m_Field->Input(m_StateInput).channels;
   const int condition = m_ConditionInput < 0 ? wanted : m_Field->Input(m_ConditionInput).channels;
   if (wanted != m_Channels || condition != m_Channels)
   {
@@ -233,7 +236,7 @@ template <typename TValueAt>
 void LikelihoodPredictor::Feed(Predictor& network, int slot, const Subject& subject, const Step& step, TValueAt valueAt)
 {
   const float scale = static_cast<float>(step.level.Scale());
-  ForValues(network.Input(m_ImageInput), slot, m_Channels, m_Side, [&](std::size_t i, float& value) { value = scale * valueAt(i); });
+  ForValues(network.Input(m_StateInput), slot, m_Channels, m_Side, [&](std::size_t i, float& value, std::size_t) { value = scale * valueAt(i); });
   if (m_TimeInput >= 0)
   {
     FillSlot(network.Input(m_TimeInput), slot, m_Side, static_cast<float>(step.level.time));
@@ -241,7 +244,8 @@ void LikelihoodPredictor::Feed(Predictor& network, int slot, const Subject& subj
   if (m_ConditionInput >= 0)
   {
     const float* other = Data(1 - subject.date, subject.n);
-    ForValues(network.Input(m_ConditionInput), slot, m_Channels, m_Side, [&](std::size_t i, float& value) { value = subject.given ? other[i] : 0.f; });
+    ForValues(network.Input(m_ConditionInput), slot, m_Channels, m_Side,
+              [&](std::size_t i, float& value, std::size_t) { value = subject.given ? other[i] : 0.f; });
   }
   if (m_FlagInput >= 0)
   {
@@ -270,13 +274,13 @@ void LikelihoodPredictor::Encode(int filled)
         const int n = static_cast<int>(i / 2), date = static_cast<int>(i % 2);
         const auto& pixels = m_Dequantised[date].empty() ? m_Pixels[date] : m_Dequantised[date];
         const float* from = pixels.data() + n * values;
-        ForValues(encode.Input(0), slot, m_Bands, m_Patch, [from](std::size_t k, float& value) { value = from[k]; });
+        ForValues(encode.Input(0), slot, m_Bands, m_Patch, [from](std::size_t k, float& value, std::size_t) { value = from[k]; });
         encode.Place(slot, m_Places[n].x, m_Places[n].y);
       },
       [&](std::size_t i, int slot)
       {
         float* to = latents[i % 2].data() + (i / 2) * Values();
-        ForValues(encode.Output(0), slot, m_Channels, m_Side, [to](std::size_t k, float& value) { to[k] = value; });
+        ForValues(encode.Output(0), slot, m_Channels, m_Side, [to](std::size_t k, float& value, std::size_t) { to[k] = value; });
       });
   m_Latents[0].swap(latents[0]);
   m_Latents[1].swap(latents[1]);
@@ -436,10 +440,10 @@ void LikelihoodPredictor::RunNoisy(int filled)
         const auto state = stateOf(item);
         double* scores = Scores(item.subject.n, PlaneOf(item.subject.date, planesPerDate) + (byLevel ? item.level : 0));
         ForValues(m_Field->Output(m_FieldOutput), slot, m_Channels, m_Side,
-                  [&](std::size_t k, float& output)
+                  [&](std::size_t k, float& output, std::size_t p)
                   {
                     const double error = item.sign * noise[k] - (term.state * state(k) + term.output * output);
-                    scores[k % m_Cells] += item.weight * error * error;
+                    scores[p] += item.weight * error * error;
                   });
       });
 }
@@ -465,7 +469,7 @@ void LikelihoodPredictor::Velocity(Predictor& network, const std::vector<Subject
         const std::size_t at = i * Values();
         const FieldTerm v = step.terms.velocity, e = step.terms.noise;
         ForValues(network.Output(m_FieldOutput), slot, m_Channels, m_Side,
-                  [&](std::size_t k, float& output)
+                  [&](std::size_t k, float& output, std::size_t)
                   {
                     velocity[at + k] = static_cast<float>(v.state * states[at + k] + v.output * output);
                     if (noise)
@@ -499,10 +503,13 @@ void LikelihoodPredictor::RunLatent(int filled)
               {
                 const float *a = noise.data() + 2 * n * Values(), *b = a + Values();
                 double* scores = Scores(n, 0);
-                for (std::size_t k = 0; k < Values(); ++k)
+                for (int c = 0; c < m_Channels; ++c)
                 {
-                  const double difference = static_cast<double>(a[k]) - b[k];
-                  scores[k % m_Cells] += weight * difference * difference;
+                  for (std::size_t p = 0; p < m_Cells; ++p)
+                  {
+                    const double difference = static_cast<double>(*a++) - *b++;
+                    scores[p] += weight * difference * difference;
+                  }
                 }
               }
             });
@@ -596,7 +603,7 @@ void LikelihoodPredictor::RunLogLikelihood(int filled)
                   {
                     // Channels beyond the data's, of a predicted variance, do not count.
                     ForValues(probe, static_cast<int>(i - begin), probe.channels, m_Side,
-                              [&](std::size_t k, float& value) { value = k < Values() ? probeAt(subjects[i].n, p, k) : 0.f; });
+                              [&](std::size_t k, float& value, std::size_t) { value = k < Values() ? probeAt(subjects[i].n, p, k) : 0.f; });
                   }
                   const BatchView product = network.Pullback();
                   ++m_Pullbacks;
@@ -604,7 +611,7 @@ void LikelihoodPredictor::RunLogLikelihood(int filled)
                   {
                     double* sums = integral.data() + i * m_Cells;
                     ForValues(product, static_cast<int>(i - begin), m_Channels, m_Side,
-                              [&](std::size_t k, float& value) { sums[k % m_Cells] += jacobian * value * probeAt(subjects[i].n, p, k); });
+                              [&](std::size_t k, float& value, std::size_t cell) { sums[cell] += jacobian * value * probeAt(subjects[i].n, p, k); });
                   }
                 }
               }
@@ -658,11 +665,12 @@ void LikelihoodPredictor::PixelErrors(const std::vector<Subject>& subjects, cons
       [&](std::size_t i, int slot)
       {
         const float* state = states.data() + i * Values();
-        ForValues(decode.Input(0), slot, m_Channels, m_Side, [state](std::size_t k, float& value) { value = state[k]; });
+        ForValues(decode.Input(0), slot, m_Channels, m_Side, [state](std::size_t k, float& value, std::size_t) { value = state[k]; });
         const Place2D place = CellOf(subjects[i].n, m_Scale);
         decode.Place(slot, place.x, place.y);
       },
-      [&](std::size_t i, int slot) { ForValues(decode.Output(0), slot, m_Bands, m_Patch, [&](std::size_t k, float& value) { add(i, k, value); }); });
+      [&](std::size_t i, int slot)
+      { ForValues(decode.Output(0), slot, m_Bands, m_Patch, [&](std::size_t k, float& value, std::size_t) { add(i, k, value); }); });
 }
 
 void LikelihoodPredictor::RunReconstruction(int filled)
@@ -778,8 +786,9 @@ void LikelihoodPredictor::RunMasked(int filled)
         const Item item = itemOf(i);
         // Nothing of a hidden token gets in, even by a network that forgot to look at its mask.
         const float* data = Data(item.date, item.n);
-        ForValues(m_Field->Input(m_ImageInput), slot, m_Channels, m_Side, [&](std::size_t k, float& value) { value = hidden(item, k) ? 0.f : data[k]; });
-        const BatchView mask = m_Field->Input(1);
+        ForValues(m_Field->Input(m_StateInput), slot, m_Channels, m_Side,
+                  [&](std::size_t k, float& value, std::size_t) { value = hidden(item, k) ? 0.f : data[k]; });
+        const BatchView mask = m_Field->Input(m_MaskInput);
         for (int c = 0; c < std::max(1, mask.channels); ++c)
         {
           for (std::size_t p = 0; p < m_Cells; ++p)
@@ -790,7 +799,7 @@ void LikelihoodPredictor::RunMasked(int filled)
         if (m_ConditionInput >= 0)
         {
           const float* other = Data(1 - item.date, item.n);
-          ForValues(m_Field->Input(m_ConditionInput), slot, m_Channels, m_Side, [other](std::size_t k, float& value) { value = other[k]; });
+          ForValues(m_Field->Input(m_ConditionInput), slot, m_Channels, m_Side, [other](std::size_t k, float& value, std::size_t) { value = other[k]; });
         }
         if (m_FlagInput >= 0)
         {
@@ -804,7 +813,7 @@ void LikelihoodPredictor::RunMasked(int filled)
         const float* target = (m_Masked->normalised ? normalised[item.date] : m_Pixels[item.date]).data() + item.n * Values();
         double* scores = Scores(item.n, PlaneOf(item.date, 1));
         ForValues(m_Field->Output(m_FieldOutput), slot, m_Channels, m_Side,
-                  [&](std::size_t k, float& output)
+                  [&](std::size_t k, float& output, std::size_t)
                   {
                     if (hidden(item, k))
                     {
@@ -828,7 +837,7 @@ void LikelihoodPredictor::RunFeature(int filled)
       [&](std::size_t i, int slot)
       {
         const float* data = Data(static_cast<int>(i % 2), static_cast<int>(i / 2));
-        ForValues(network.Input(m_ImageInput), slot, m_Bands, m_Patch, [data](std::size_t k, float& value) { value = data[k]; });
+        ForValues(network.Input(m_StateInput), slot, m_Bands, m_Patch, [data](std::size_t k, float& value, std::size_t) { value = data[k]; });
         network.Place(slot, m_Places[i / 2].x, m_Places[i / 2].y);
       },
       [&](std::size_t i, int slot)
@@ -838,7 +847,7 @@ void LikelihoodPredictor::RunFeature(int filled)
         auto& to = features[i % 2];
         to.resize(filled * channels * cells);
         float* at = to.data() + (i / 2) * channels * cells;
-        ForValues(output, slot, channels, side, [at](std::size_t k, float& value) { at[k] = value; });
+        ForValues(output, slot, channels, side, [at](std::size_t k, float& value, std::size_t) { at[k] = value; });
       });
   for (int n = 0; n < filled; ++n)
   {

@@ -117,10 +117,11 @@ private:
   std::optional<MaskedSpec> m_Masked;
   std::vector<BandScaling> m_Scaling;
   KeyedRandom m_Random;
-  int m_ImageInput = 0;
+  int m_StateInput = 0;
   int m_TimeInput = -1;
   int m_ConditionInput = -1;
   int m_FlagInput = -1;
+  int m_MaskInput = -1;
   int m_FieldOutput = 0;
 
   int m_Batch = 0;

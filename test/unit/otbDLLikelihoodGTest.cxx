@@ -784,6 +784,7 @@ TEST(Likelihood, LatentsAreScoredOnTheirOwnGrid)
   // An image that is constant over the cells: its latents are the small image.
   ModelContract small = Contract(Flow(), 2, 8, true), large = Contract(Flow(), 2, 16, true);
   large.methods = {{"encode", 2, 2}, {"decode", 2, 1}};
+  large.inputs = {Argument("latent", 0), Argument("diffusion_time", 0), Argument("condition_latent", 0), Argument("condition_flag", 0), Argument("image", 2)};
   for (const auto estimator :
        {Estimator::Pmi, Estimator::Latent, Estimator::Denoise, Estimator::LogLikelihood, Estimator::Reconstruction, Estimator::RoundTrip})
   {
@@ -884,7 +885,7 @@ ModelContract MaskedContract(bool normalised = false)
 {
   ModelContract contract;
   contract.task = "change-likelihood";
-  contract.inputs = {Argument("image", 2), Argument("mask", 0), Argument("condition", 2)};
+  contract.inputs = {Argument("image", 2), Argument("token_mask", 0), Argument("condition", 2)};
   contract.tiling.patch = 32;
   contract.masked = MaskedSpec{8, 4, normalised};
   return contract;
@@ -1063,6 +1064,8 @@ TEST(CheckLikelihood, ModelsThatCannot)
   EXPECT_EQ(Refusal(conditional, Settings(conditional, Estimator::Conditional)), "");
   ModelContract latent = Contract(Flow(), 1, 8);
   latent.methods = {{"encode", 4, 2}};
+  EXPECT_THAT(Refusal(latent, Settings(latent, Estimator::Latent)), HasSubstr("encodes but takes no latents"));
+  latent.inputs = {Argument("latent", 0), Argument("diffusion_time", 0), Argument("image", 1)};
   EXPECT_THAT(Refusal(latent, Settings(latent, Estimator::Reconstruction)), HasSubstr("encodes but does not decode"));
   EXPECT_EQ(Refusal(latent, Settings(latent, Estimator::Latent)), "");
   latent.methods = {{"encode", 4, 3}};
