@@ -67,8 +67,10 @@ struct LikelihoodSettings
   std::uint32_t seed = 0;
 };
 
-/** The settings that suit a model: estimator by what it can do (Pmi with a null condition, Conditional with a condition, else Latent, Masked, Feature), levels
- * and solver by estimator. */
+/** The estimator that suits a model, by what it can do: Pmi with a null condition, Conditional with a condition, else Latent, Masked, Feature. */
+LikelihoodEstimator DefaultEstimator(const ModelContract& contract);
+
+/** The settings that suit an estimator and a model: levels, steps and solver by the former, log-SNRs by both. */
 LikelihoodSettings DefaultLikelihoodSettings(const ModelContract& contract, LikelihoodEstimator estimator);
 
 /** pmi, cond, latent, denoise, loglik, recon, odeed, mae, feature. */
