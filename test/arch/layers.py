@@ -27,7 +27,13 @@ COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)
 INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]", re.M)
 
 # Headers of the project by layer; those of include/ that are not listed are core.
-FILTER = {"otbDLMapFilter.h", "otbDLPatchMapFilter.h", "otbDLSeriesMapFilter.h"}
+FILTER = {
+    "otbDLChangeObjects.h",
+    "otbDLMapFilter.h",
+    "otbDLPatchMapFilter.h",
+    "otbDLSeriesMapFilter.h",
+    "otbDLThreshold.h",
+}
 RUNTIME = {"otbDLRuntime.h", "otbDLModelArchive.h", "otbDLTensorMemory.h"}
 
 
