@@ -32,6 +32,11 @@ FILTER = {
     "otbDLPatchMapFilter.h",
     "otbDLSceneMapFilter.h",
     "otbDLSeriesMapFilter.h",
+    "otbDLChangeObjects.h",
+    "otbDLMapFilter.h",
+    "otbDLPatchMapFilter.h",
+    "otbDLSeriesMapFilter.h",
+    "otbDLThreshold.h",
 }
 RUNTIME = {"otbDLRuntime.h", "otbDLModelArchive.h", "otbDLTensorMemory.h"}
 
