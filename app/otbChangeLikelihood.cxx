@@ -14,6 +14,7 @@
 #include "otbDLPatchSource.h"
 #include "otbDLSceneMapFilter.h"
 #include "otbDLScoreMapEngine.h"
+#include "otbDLThreshold.h"
 
 #include "otbWrapperApplicationFactory.h"
 #include "otbWrapperTags.h"
@@ -42,7 +43,8 @@ namespace
 using Json = nlohmann::json;
 
 /** Estimators without a network. */
-const std::map<std::string, std::string> statistical = {{"regress", "regression of the pair"}, {"cva", "change vectors"}, {"mad", "MAD"}, {"irmad", "IR-MAD"}};
+const std::map<std::string, std::string> statistical = {
+    {"regress", "regression of the pair"}, {"cva", "change vectors"}, {"mad", "MAD"}, {"irmad", "IR-MAD"}, {"siroc", "SiROC"}};
 
 /** Those of generative networks. */
 const std::map<std::string, dl::LikelihoodEstimator> generative = {
@@ -177,6 +179,7 @@ private:
     AddChoice("estimator.cva", "Change vector analysis");
     AddChoice("estimator.mad", "Multivariate alteration detection");
     AddChoice("estimator.irmad", "Iteratively reweighted MAD");
+    AddChoice("estimator.siroc", "Sibling regression on distant neighbours (SiROC)");
     MandatoryOff("estimator");
 
     AddParameter(ParameterType_OutputImage, "out", "Score");
@@ -266,7 +269,8 @@ private:
 
     AddParameter(ParameterType_Choice, "rule", "Rule of the threshold");
     SetParameterDescription("rule", "How change is told from no change on the histogram of the scene's scores");
-    AddChoice("rule.auto", "Rosin for one mode, else EM");
+    AddChoice("rule.auto", "deviation where the histogram has one mode, else em");
+    AddChoice("rule.deviation", "2.5 standard deviations above the mean");
     AddChoice("rule.rosin", "Longest distance to the chord (triangle)");
     AddChoice("rule.em", "Two Gaussians by expectation-maximisation");
     AddChoice("rule.otsu", "Otsu");
@@ -630,6 +634,10 @@ private:
           else if (estimator == "cva")
           {
             score = std::make_shared<dl::ChangeVector>(pair);
+          }
+          else if (estimator == "siroc")
+          {
+            score = std::make_shared<dl::SiblingScore>(pair);
           }
           else
           {

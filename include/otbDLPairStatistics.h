@@ -9,6 +9,7 @@
 
 #include "otbDLPixelSource.h"
 #include "otbDLSceneScore.h"
+#include "otbDLSiblingRegression.h"
 
 #include <memory>
 #include <string>
@@ -158,6 +159,30 @@ private:
   std::vector<BandScaling> m_Scaling;
   std::vector<double> m_Correlations;
   std::vector<std::vector<double>> m_Rows; ///< each variate over its standard deviation: weights of all bands of both dates, then a constant
+};
+
+/** \class SiblingScore
+ * \brief SiROC over a scene: see SiblingRegression, which does the work. One plane: the share of the ensemble that says change.
+ * \ingroup OTBTorch
+ */
+class SiblingScore : public SceneScore
+{
+public:
+  explicit SiblingScore(PairScene scene);
+  int Planes() const override { return 1; }
+  void Fit(const Progress& progress) override;
+  std::string SaveFit() const override;
+  void LoadFit(const std::string& json) override;
+  void Score(const Region& region, const std::vector<float*>& planes, const Progress& progress) override;
+
+private:
+  void Settle();
+  void Window(const SceneReader& reader, const Region& footprint, SceneWindow& window) const;
+
+  PairScene m_Scene;
+  std::vector<BandScaling> m_Scaling;
+  std::unique_ptr<SiblingRegression> m_Sibling;
+  std::vector<double> m_Thresholds;
 };
 
 /** Probability that a chi-square variable exceeds x. */

@@ -11,7 +11,7 @@
 #include "otbDLMapOperator.h"
 #include "otbDLPlaneFile.h"
 #include "otbDLSceneScore.h"
-#include "otbDLThreshold.h"
+#include "otbDLScoreHistogram.h"
 
 #include <functional>
 #include <memory>

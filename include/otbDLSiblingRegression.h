@@ -7,7 +7,7 @@
 #ifndef otbDLSiblingRegression_h
 #define otbDLSiblingRegression_h
 
-#include "otbDLThreshold.h"
+#include "otbDLScoreHistogram.h"
 
 #include <cstdint>
 #include <vector>

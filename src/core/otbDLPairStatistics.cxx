@@ -824,5 +824,98 @@ void AlterationDetector::Score(const Region& region, const std::vector<float*>& 
       region, ReadPixels(m_Scene), m_Scene.threads, [&](const Region& part) { reader.Read(part, 0); }, score, progress);
 }
 
+// ---- sibling regression
+
+SiblingScore::SiblingScore(PairScene scene) : m_Scene(std::move(scene))
+{
+  CheckSameBands(m_Scene, "siroc");
+}
+
+void SiblingScore::Settle()
+{
+  // Clipped and standardised values become bytes between their limits.
+  std::vector<SiblingRange> ranges;
+  for (const auto& s : m_Scaling)
+  {
+    const double low = s.low, high = s.high > s.low ? s.high : s.low + 1.;
+    ranges.push_back({low, high});
+  }
+  const auto middle = ranges.begin() + BandsOf(m_Scene, 0);
+  m_Sibling = std::make_unique<SiblingRegression>(SiblingRegressionSettings(), std::vector<SiblingRange>(ranges.begin(), middle),
+                                                  std::vector<SiblingRange>(middle, ranges.end()));
+}
+
+void SiblingScore::Window(const SceneReader& reader, const Region& footprint, SceneWindow& window) const
+{
+  reader.Window(footprint, 0, 2, {}, window);
+}
+
+void SiblingScore::Fit(const Progress& progress)
+{
+  SceneReader reader = ReaderOf(m_Scene);
+  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { progress(.1 * done); });
+  Settle();
+  const int margin = m_Sibling->CountMargin();
+  const auto cells = SceneCells(m_Scene.width, m_Scene.height, fitCells);
+  auto histograms = m_Sibling->Histograms();
+  SceneWindow window;
+  for (std::size_t c = 0; c < cells.size(); ++c)
+  {
+    const Region& cell = cells[c];
+    reader.Read(cell, margin);
+    Window(reader, {cell.x0 - margin, cell.y0 - margin, cell.x1 + margin, cell.y1 + margin}, window);
+    const float* second = window.Plane(BandsOf(m_Scene, 0));
+    m_Sibling->Count({window.planes.data(), second, window.valid.data(), window.width, window.height}, histograms);
+    progress(.1 + .9 * static_cast<double>(c + 1) / static_cast<double>(cells.size()));
+  }
+  m_Thresholds = m_Sibling->Thresholds(histograms);
+}
+
+std::string SiblingScore::SaveFit() const
+{
+  return Json({{"method", "siroc"}, {"scaling", ToJson(m_Scaling)}, {"thresholds", m_Thresholds}}).dump();
+}
+
+void SiblingScore::LoadFit(const std::string& json)
+{
+  Reading(
+      [&]
+      {
+        const Json j = ParseFit(json, "siroc");
+        m_Scaling = ScalingFrom(j.at("scaling"), static_cast<std::size_t>(2 * BandsOf(m_Scene, 0)));
+        Settle();
+        m_Thresholds = j.at("thresholds").get<std::vector<double>>();
+        if (static_cast<int>(m_Thresholds.size()) != m_Sibling->Members())
+        {
+          throw Error("what was learnt is of another ensemble");
+        }
+      });
+}
+
+void SiblingScore::Score(const Region& region, const std::vector<float*>& planes, const Progress& progress)
+{
+  SceneReader reader = ReaderOf(m_Scene);
+  const int margin = m_Sibling->VoteMargin();
+  const auto score = [&](const Region& cell)
+  {
+    SceneWindow window;
+    Window(reader, {cell.x0 - margin, cell.y0 - margin, cell.x1 + margin, cell.y1 + margin}, window);
+    const float* second = window.Plane(BandsOf(m_Scene, 0));
+    std::vector<float> votes(static_cast<std::size_t>(cell.Area()));
+    m_Sibling->Vote({window.planes.data(), second, window.valid.data(), window.width, window.height}, m_Thresholds, votes.data());
+    for (std::int64_t y = 0; y < cell.Height(); ++y)
+    {
+      float* out = planes[0] + (cell.y0 - region.y0 + y) * region.Width() + cell.x0 - region.x0;
+      for (std::int64_t x = 0; x < cell.Width(); ++x)
+      {
+        const float v = votes[static_cast<std::size_t>(y * cell.Width() + x)];
+        out[x] = v == SiblingRegression::NoData ? none : v;
+      }
+    }
+  };
+  ForCells(
+      region, ReadPixels(m_Scene), m_Scene.threads, [&](const Region& part) { reader.Read(part, margin); }, score, progress);
+}
+
 } // namespace dl
 } // namespace otb

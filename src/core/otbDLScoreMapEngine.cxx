@@ -52,6 +52,21 @@ double HistogramQuantile(const ScoreHistogram& h, double q)
   return h.high;
 }
 
+ScoreHistogram Empty(double low, double high)
+{
+  ScoreHistogram h;
+  h.low = low;
+  h.high = high + (high > low ? 1e-6 * (high - low) : 1e-6); // the highest value lies in the last bin
+  h.counts.assign(bins, 0);
+  return h;
+}
+
+void Count(ScoreHistogram& h, double value)
+{
+  const double place = (value - h.low) / h.Width();
+  ++h.counts[static_cast<std::size_t>(std::min<double>(bins - 1, std::max(0., place)))];
+}
+
 template <typename TFunction>
 auto Parsed(const std::string& text, const std::string& origin, const char* what, TFunction f)
 {
@@ -369,14 +384,10 @@ void ScoreMapEngine::Learn()
   }
   else if (m_Valid > 0)
   {
-    // Lengths have long tails: their logarithm is nearer to a Gaussian.
+    // Lengths have long tails: the logarithm of what did not change is nearer to a Gaussian.
     m_Fit.logarithm = m_Low > 0.;
     const auto scale = [&](double v) { return m_Fit.logarithm ? std::log(v) : v; };
-    ScoreHistogram histogram;
-    histogram.low = scale(m_Low);
-    histogram.high = scale(m_High);
-    histogram.high += histogram.high > histogram.low ? 1e-6 * (histogram.high - histogram.low) : 1e-6;
-    histogram.counts.assign(bins, 0);
+    ScoreHistogram plain = Empty(m_Low, m_High), scaled = Empty(scale(m_Low), scale(m_High));
     std::vector<float> score;
     for (const auto& rows : Bands())
     {
@@ -386,18 +397,17 @@ void ScoreMapEngine::Learn()
       {
         if (!std::isnan(v))
         {
-          const double place = (scale(v) - histogram.low) / histogram.Width();
-          ++histogram.counts[static_cast<std::size_t>(std::min<double>(bins - 1, std::max(0., place)))];
+          Count(plain, v);
+          Count(scaled, scale(v));
         }
       }
     }
     // The null distribution is told by the half of the pixels that hold least change (Efron, 2004).
-    m_Fit.nullMiddle = HistogramQuantile(histogram, .5);
-    m_Fit.nullDeviation = std::max(1e-12, m_Fit.nullMiddle - HistogramQuantile(histogram, .1586553));
+    m_Fit.nullMiddle = HistogramQuantile(scaled, .5);
+    m_Fit.nullDeviation = std::max(1e-12, m_Fit.nullMiddle - HistogramQuantile(scaled, .1586553));
     if (m_Settings.chooseThreshold && m_High > m_Low && !m_Settings.threshold)
     {
-      m_Fit.choice = m_Settings.chooseThreshold(histogram);
-      m_Fit.choice.threshold = m_Fit.logarithm ? std::exp(m_Fit.choice.threshold) : m_Fit.choice.threshold;
+      m_Fit.choice = m_Settings.chooseThreshold(plain);
     }
     else
     {

@@ -294,16 +294,6 @@ std::string Number(double value)
 }
 } // namespace
 
-std::int64_t ScoreHistogram::Total() const
-{
-  std::int64_t total = 0;
-  for (const auto c : counts)
-  {
-    total += c;
-  }
-  return total;
-}
-
 ThresholdChoice ChooseThreshold(const ScoreHistogram& histogram, ThresholdRule rule)
 {
   const auto [first, counts] = Check(histogram);
@@ -311,6 +301,7 @@ ThresholdChoice ChooseThreshold(const ScoreHistogram& histogram, ThresholdRule r
   choice.rule = rule;
   const auto edge = [&, offset = first](std::size_t bin) { return histogram.Edge(offset + bin); };
 
+  const std::string deviations = "2.5 standard deviations above the mean";
   if (rule == ThresholdRule::Auto || rule == ThresholdRule::Em)
   {
     const auto mixture = Fit(counts, Otsu(counts));
@@ -319,8 +310,8 @@ ThresholdChoice ChooseThreshold(const ScoreHistogram& histogram, ThresholdRule r
     const std::string gaussians = "two Gaussians are " + Number(choice.separation) + " of their summed deviations apart";
     if (rule == ThresholdRule::Auto && choice.separation < 1.)
     {
-      choice.rule = ThresholdRule::Rosin;
-      choice.reason = "one mode (" + gaussians + "): the corner of its tail";
+      choice.rule = ThresholdRule::Deviation;
+      choice.reason = "one mode (" + gaussians + "): " + deviations;
     }
     else if (crossing < static_cast<double>(counts.size() - 1))
     {
@@ -335,6 +326,13 @@ ThresholdChoice ChooseThreshold(const ScoreHistogram& histogram, ThresholdRule r
       choice.rule = ThresholdRule::Rosin;
       choice.reason = gaussians + " but the higher one never prevails: the corner of the tail";
     }
+  }
+  if (choice.rule == ThresholdRule::Deviation)
+  {
+    const Gaussian all = Moments(Cumulate(counts).back(), Cumulate(counts).back().n);
+    choice.threshold = histogram.low + histogram.Width() * (static_cast<double>(first) + .5 + all.mean + 2.5 * std::sqrt(all.variance));
+    choice.reason = choice.reason.empty() ? deviations : choice.reason;
+    return choice;
   }
   if (choice.rule == ThresholdRule::Rosin)
   {
@@ -371,6 +369,8 @@ const char* ToString(ThresholdRule rule)
   {
   case ThresholdRule::Auto:
     return "auto";
+  case ThresholdRule::Deviation:
+    return "deviation";
   case ThresholdRule::Rosin:
     return "rosin";
   case ThresholdRule::Em:

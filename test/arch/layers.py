@@ -28,13 +28,10 @@ INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]", re.M)
 
 # Headers of the project by layer; those of include/ that are not listed are core.
 FILTER = {
-    "otbDLMapFilter.h",
-    "otbDLPatchMapFilter.h",
-    "otbDLSceneMapFilter.h",
-    "otbDLSeriesMapFilter.h",
     "otbDLChangeObjects.h",
     "otbDLMapFilter.h",
     "otbDLPatchMapFilter.h",
+    "otbDLSceneMapFilter.h",
     "otbDLSeriesMapFilter.h",
     "otbDLThreshold.h",
 }
