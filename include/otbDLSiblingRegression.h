@@ -7,8 +7,6 @@
 #ifndef otbDLSiblingRegression_h
 #define otbDLSiblingRegression_h
 
-#include "otbDLThreshold.h"
-
 #include <cstdint>
 #include <vector>
 
@@ -69,6 +67,9 @@ public:
   static constexpr int Bins = 256;
   static constexpr float NoData = -1.f;
 
+  /** Responses in Bins equal bins of 0..1, one histogram a member. */
+  using Histograms = std::vector<std::vector<std::int64_t>>;
+
   /** Both dates of a piece of the image. */
   struct Window
   {
@@ -91,14 +92,13 @@ public:
   /** Pixels that a window has on each side beyond those that Vote() votes on. */
   int VoteMargin() const { return CountMargin() + MorphologyMargin(); }
 
-  /** Empty histograms of the responses, one a member. */
-  std::vector<ScoreHistogram> Histograms() const;
+  Histograms EmptyHistograms() const { return Histograms(m_Members.size(), std::vector<std::int64_t>(Bins, 0)); }
 
   /** Adds the responses of a window less CountMargin() on each side. */
-  void Count(const Window& window, std::vector<ScoreHistogram>& histograms) const;
+  void Count(const Window& window, Histograms& histograms) const;
 
   /** Otsu's thresholds times the factor, one a member; one that no response exceeds where a histogram has less than two occupied bins. */
-  std::vector<double> Thresholds(const std::vector<ScoreHistogram>& histograms) const;
+  std::vector<double> Thresholds(const Histograms& histograms) const;
 
   /** Scores of a window less VoteMargin() on each side, row by row: 0..1; NoData where a pixel is not valid; 0 where all members abstain. */
   void Vote(const Window& window, const std::vector<double>& thresholds, float* scores) const;
