@@ -137,13 +137,6 @@ SiblingRegression::SiblingRegression(const SiblingRegressionSettings& settings, 
   }
 }
 
-std::vector<ScoreHistogram> SiblingRegression::Histograms() const
-{
-  ScoreHistogram empty;
-  empty.counts.assign(Bins, 0);
-  return std::vector<ScoreHistogram>(m_Members.size(), empty);
-}
-
 SiblingRegression::Sums SiblingRegression::Prepare(const Window& window, int margin) const
 {
   Sums sums;
@@ -260,15 +253,19 @@ void SiblingRegression::Respond(const Sums& sums, const Member& member, std::vec
   }
 }
 
-void SiblingRegression::Count(const Window& window, std::vector<ScoreHistogram>& histograms) const
+void SiblingRegression::Count(const Window& window, Histograms& histograms) const
 {
+  if (window.width <= 2 * CountMargin() || window.height <= 2 * CountMargin())
+  {
+    return;
+  }
   const Sums sums = Prepare(window, CountMargin());
   const std::int64_t most = static_cast<std::int64_t>(m_Date1.size()) * full;
   std::vector<std::int32_t> responses;
   for (std::size_t m = 0; m < m_Members.size(); ++m)
   {
     Respond(sums, m_Members[m], responses);
-    auto& counts = histograms[m].counts;
+    auto& counts = histograms[m];
     for (const std::int32_t r : responses)
     {
       if (r != abstains)
@@ -279,22 +276,22 @@ void SiblingRegression::Count(const Window& window, std::vector<ScoreHistogram>&
   }
 }
 
-std::vector<double> SiblingRegression::Thresholds(const std::vector<ScoreHistogram>& histograms) const
+std::vector<double> SiblingRegression::Thresholds(const Histograms& histograms) const
 {
   std::vector<double> thresholds;
-  for (const auto& h : histograms)
+  for (const auto& counts : histograms)
   {
     double total = 0., moment = 0.;
-    for (std::size_t i = 0; i < h.counts.size(); ++i)
+    for (std::size_t i = 0; i < counts.size(); ++i)
     {
-      total += static_cast<double>(h.counts[i]);
-      moment += static_cast<double>(h.counts[i]) * static_cast<double>(i);
+      total += static_cast<double>(counts[i]);
+      moment += static_cast<double>(counts[i]) * static_cast<double>(i);
     }
-    double below = 0., belowMoment = 0., best = 0., threshold = h.high;
-    for (std::size_t i = 0; i + 1 < h.counts.size(); ++i)
+    double below = 0., belowMoment = 0., best = 0., threshold = 1.;
+    for (std::size_t i = 0; i + 1 < counts.size(); ++i)
     {
-      below += static_cast<double>(h.counts[i]);
-      belowMoment += static_cast<double>(h.counts[i]) * static_cast<double>(i);
+      below += static_cast<double>(counts[i]);
+      belowMoment += static_cast<double>(counts[i]) * static_cast<double>(i);
       if (below > 0. && below < total)
       {
         const double difference = belowMoment / below - (moment - belowMoment) / (total - below);
@@ -302,7 +299,7 @@ std::vector<double> SiblingRegression::Thresholds(const std::vector<ScoreHistogr
         if (between > best)
         {
           best = between;
-          threshold = h.Edge(i) * m_Settings.factor;
+          threshold = static_cast<double>(i + 1) / Bins * m_Settings.factor;
         }
       }
     }
@@ -314,6 +311,10 @@ std::vector<double> SiblingRegression::Thresholds(const std::vector<ScoreHistogr
 void SiblingRegression::Vote(const Window& window, const std::vector<double>& thresholds, float* scores) const
 {
   const int fringe = MorphologyMargin(), margin = VoteMargin();
+  if (window.width <= 2 * margin || window.height <= 2 * margin)
+  {
+    return;
+  }
   const Sums sums = Prepare(window, CountMargin());
   const std::int64_t width = window.width - 2 * margin, height = window.height - 2 * margin, outer = width + 2 * fringe, outerHeight = height + 2 * fringe;
   const double most = static_cast<double>(static_cast<std::int64_t>(m_Date1.size()) * full);
