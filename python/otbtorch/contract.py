@@ -1702,7 +1702,8 @@ def _check_condition(kind, latent, first, all_known, report):
     if kind != "otb:generative":
         return
     condition = first.get("condition_latent" if latent else "condition", (None, None))[1]
-    null = condition.get("otb:null") if condition else "none"
+    absent = "none" if all_known else None
+    null = condition.get("otb:null") if condition else absent
     flag = first.get("condition_flag")
     if null == "flag" and all_known and not flag:
         report("an input of role condition_flag is needed: otb:null is flag", "mlm:input")

@@ -1873,7 +1873,7 @@ public:
     {
       const char* const role = latent ? "condition_latent" : "condition";
       const Argument* const condition = of(role);
-      const auto null = condition ? condition->null : NullCondition::None;
+      const auto null = condition ? condition->null : known ? std::optional<NullCondition>(NullCondition::None) : std::nullopt;
       if (c.generative && null)
       {
         c.generative->null = *null;
