@@ -24,14 +24,14 @@ namespace dl
 enum class LikelihoodEstimator
 {
   Pmi,            ///< minus the pointwise mutual information of the dates: 1/2 int |e - e(x|c)|^2 - |e - e(x)|^2 d lambda (Kong et al., ICLR 2024)
-  Conditional,    ///< minus log p(date | other date), the first half of it
+  Conditional,    ///< minus log p(date | other date): the error with the condition, less that of a Gaussian whose likelihood is known
   Latent,         ///< squared difference of the noise predicted along both dates' deterministic encodings
   Denoise,        ///< denoising loss of each date by itself, level by level
   LogLikelihood,  ///< minus the log-likelihood of each date, by the probability-flow ODE and the instantaneous change of variables
   Reconstruction, ///< squared error of what comes back from several noise levels (Graham et al., 2023)
   RoundTrip,      ///< squared error after encoding and decoding with a coarse solver (ODEED, Le Bellier and Audebert, 2024)
-  Masked,         ///< squared error of masked tokens
-  Feature         ///< cosine distance of features
+  Masked,         ///< squared error of masked tokens, mean over bands and over the masks that hide them
+  Feature         ///< cosine distance of features, 1 - cos
 };
 
 enum class OdeSolver
@@ -50,18 +50,21 @@ enum class ProbeKind
   Exact ///< one unit vector a channel: exact where the Jacobian does not cross pixels
 };
 
-/** \brief Everything that a score depends on besides the network. */
+/** \brief Everything that a score depends on besides the network.
+ *
+ * Networks with a null condition see a date by itself without the other one; those that only know a date given the other one are asked for that, whatever the
+ * estimator. Latent, Reconstruction and RoundTrip are solved by Euler: their scores are those of that solver. */
 struct LikelihoodSettings
 {
   LikelihoodEstimator estimator = LikelihoodEstimator::Pmi;
   bool forward = true;  ///< how unlikely is date 2 (given date 1)?
   bool backward = true; ///< how unlikely is date 1 (given date 2)?
-  int levels = 8;       ///< noise levels, or starts
+  int levels = 8;       ///< noise levels of Pmi, Conditional and Denoise, or starts of Reconstruction: halfway to noise at most
   double logSnrLow = -6.;
   double logSnrHigh = 8.;
-  int pairs = 1; ///< antithetic pairs (+e, -e) a level
-  int steps = 10;
-  OdeSolver solver = OdeSolver::Midpoint;
+  int pairs = 1;                          ///< antithetic pairs (+e, -e) a level
+  int steps = 10;                         ///< of Latent, LogLikelihood, RoundTrip (each way)
+  OdeSolver solver = OdeSolver::Midpoint; ///< of LogLikelihood
   int probes = 4;
   ProbeKind probeKind = ProbeKind::Rademacher;
   std::uint32_t seed = 0;
@@ -115,7 +118,9 @@ LikelihoodPlanes PlanesOf(const LikelihoodSettings& settings);
  *
  * All evaluations of a batch of patches (dates, signs, levels, branches) share the batches of the networks. Random numbers are keyed on pixel, channel, stream
  * and seed (see KeyedRandom), so that scores depend neither on tiling nor on the date, and differences are exactly 0 where the dates are equal. Log-likelihoods
- * are those of raw values: log |det| of the scaling is added where `scaling` is that of the contract's image. */
+ * are those of raw values: log |det| of the contract's scaling is added. Those of latent models are densities of the latents. Scores of latents and features
+ * are repeated over the pixels of their cell. BatchSize() is that of the network, and counts as one call.
+ * \throw Error as CheckLikelihood() */
 std::unique_ptr<Predictor> MakeLikelihoodPredictor(LikelihoodNetworks networks, const ModelContract& contract, const LikelihoodSettings& settings);
 
 } // namespace dl

@@ -253,6 +253,17 @@ LikelihoodNeeds CheckLikelihood(const ModelContract& contract, const LikelihoodS
     throw Error(Complaint("model", "tokens of " + std::to_string(contract.masked->patch) + " pixels in patches of " + std::to_string(contract.tiling.patch),
                           "patches of whole tokens", "Correct the contract."));
   }
+  const std::string state = contract.FindMethod("encode") ? "latent" : "image";
+  if (e == Estimator::LogLikelihood && contract.inputs.front().role != state)
+  {
+    throw Error(Complaint("estimator", "loglik with a model whose first argument is \"" + contract.inputs.front().name + "\"",
+                          "one that takes its " + state + " first, by which it is differentiated", "Wrap the network at export."));
+  }
+  if (e == Estimator::LogLikelihood && !contract.outputs.empty() && contract.outputs.front().role == "aux")
+  {
+    throw Error(Complaint("estimator", "loglik with a model whose first output is of role aux", "the field first, which is differentiated",
+                          "Wrap the network at export."));
+  }
   if (e != Estimator::Feature)
   {
     CheckCondition(contract);

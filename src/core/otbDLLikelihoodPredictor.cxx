@@ -94,14 +94,15 @@ LikelihoodPredictor::LikelihoodPredictor(LikelihoodNetworks networks, const Mode
   m_Patch = contract.tiling.patch;
   m_Batch = m_Field->BatchSize();
   m_Channels = m_Bands;
+  const auto output = std::find_if(contract.outputs.begin(), contract.outputs.end(), [](const ModelOutput& o) { return o.role != "aux"; });
+  const bool forward = !needs.features || contract.featuresOnly;
+  m_FieldOutput = output == contract.outputs.end() || !forward ? 0 : static_cast<int>(output - contract.outputs.begin());
   if (!needs.features)
   {
     m_TimeInput = InputIndex(contract, "diffusion_time");
     m_ConditionInput = InputIndex(contract, needs.encode ? "condition_latent" : "condition");
     m_MaskInput = InputIndex(contract, "token_mask");
     m_FlagInput = InputIndex(contract, "condition_flag");
-    const auto output = std::find_if(contract.outputs.begin(), contract.outputs.end(), [](const ModelOutput& o) { return o.role != "aux"; });
-    m_FieldOutput = output == contract.outputs.end() || needs.differentiable ? 0 : static_cast<int>(output - contract.outputs.begin());
   }
   if (m_Generative)
   {
@@ -372,7 +373,7 @@ void LikelihoodPredictor::RunNoisy(int filled)
 {
   Encode(filled);
   BeginScores(filled, m_Side);
-  const bool byLevel = m_Settings.estimator == Estimator::Denoise;
+  const bool byLevel = m_Settings.estimator == Estimator::Denoise, conditional = m_Settings.estimator == Estimator::Conditional;
   const int planesPerDate = byLevel ? m_Settings.levels : 1;
   // 1/2 of the integral over log-SNR of the mean over the draws.
   const double weight = LogSnrStep() / (4. * m_Settings.pairs);
@@ -436,16 +437,46 @@ void LikelihoodPredictor::RunNoisy(int filled)
       {
         const Item item = itemOf(i);
         const FieldTerm term = levels[item.level].terms.noise;
+        const double t = levels[item.level].level.Data(), u = levels[item.level].level.Noise(), ofGaussian = u / (t * t + u * u);
         const float* noise = ring[item.noise % ring.size()].data();
         const auto state = stateOf(item);
         double* scores = Scores(item.subject.n, PlaneOf(item.subject.date, planesPerDate) + (byLevel ? item.level : 0));
         ForValues(m_Field->Output(m_FieldOutput), slot, m_Channels, m_Side,
                   [&](std::size_t k, float& output, std::size_t p)
                   {
-                    const double error = item.sign * noise[k] - (term.state * state(k) + term.output * output);
-                    scores[p] += item.weight * error * error;
+                    const double drawn = item.sign * noise[k], error = drawn - (term.state * state(k) + term.output * output);
+                    // What the denoiser of a standard Gaussian would leave, whose likelihood is known: the draw's own square goes.
+                    const double known = conditional ? drawn - ofGaussian * state(k) : 0.;
+                    scores[p] += item.weight * (error * error - known * known);
                   });
       });
+  for (int n = 0; n < filled && conditional; ++n)
+  {
+    for (const int date : m_Dates)
+    {
+      AddGaussian(Data(date, n), Scores(n, PlaneOf(date, 1)));
+    }
+  }
+}
+
+/** Adds minus the log-likelihood of a standard Gaussian, in raw values. */
+void LikelihoodPredictor::AddGaussian(const float* data, double* scores) const
+{
+  double constant = m_Channels * .5 * std::log(6.283185307179586);
+  for (std::size_t b = 0; b < m_Scaling.size() && !m_Encodes; ++b)
+  {
+    constant += std::log(std::abs(m_Scaling[b].divisor));
+  }
+  for (std::size_t p = 0; p < m_Cells; ++p)
+  {
+    double sum = 0.;
+    for (int c = 0; c < m_Channels; ++c)
+    {
+      const double z = data[c * m_Cells + p];
+      sum += z * z;
+    }
+    scores[p] += constant + .5 * sum;
+  }
 }
 
 /** The velocity data - noise of some states, and the noise. */
@@ -617,27 +648,14 @@ void LikelihoodPredictor::RunLogLikelihood(int filled)
               }
             });
 
-  double constant = m_Channels * .5 * std::log(6.283185307179586);
-  if (!m_Encodes)
-  {
-    // A density of raw values.
-    for (const auto& band : m_Scaling)
-    {
-      constant += std::log(std::abs(band.divisor));
-    }
-  }
   for (std::size_t i = 0; i < subjects.size(); ++i)
   {
     double* scores = Scores(subjects[i].n, PlaneOf(subjects[i].date, 1));
     for (std::size_t p = 0; p < m_Cells; ++p)
     {
-      scores[p] = constant - integral[i * m_Cells + p];
+      scores[p] = -integral[i * m_Cells + p];
     }
-    const float* z = states.data() + i * Values();
-    for (std::size_t k = 0; k < Values(); ++k)
-    {
-      scores[k % m_Cells] += .5 * z[k] * z[k];
-    }
+    AddGaussian(states.data() + i * Values(), scores);
   }
 }
 
@@ -842,7 +860,7 @@ void LikelihoodPredictor::RunFeature(int filled)
       },
       [&](std::size_t i, int slot)
       {
-        const BatchView output = network.Output(0);
+        const BatchView output = network.Output(m_FieldOutput);
         channels = output.channels;
         auto& to = features[i % 2];
         to.resize(filled * channels * cells);

@@ -98,6 +98,7 @@ private:
   void PixelErrors(const std::vector<Subject>& subjects, const std::vector<float>& states, int plane, int planesPerDate);
   void BeginScores(int filled, int side);
   double* Scores(int n, int plane) { return m_Scores.data() + (static_cast<std::size_t>(n) * m_PlaneCount + plane) * m_ScoreSide * m_ScoreSide; }
+  void AddGaussian(const float* data, double* scores) const;
   int PlaneOf(int date, int planesPerDate) const;
   void FinishScores(int filled);
 
