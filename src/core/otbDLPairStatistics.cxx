@@ -857,7 +857,7 @@ void SiblingScore::Fit(const Progress& progress)
   Settle();
   const int margin = m_Sibling->CountMargin();
   const auto cells = SceneCells(m_Scene.width, m_Scene.height, fitCells);
-  auto histograms = m_Sibling->Histograms();
+  auto histograms = m_Sibling->EmptyHistograms();
   SceneWindow window;
   for (std::size_t c = 0; c < cells.size(); ++c)
   {
