@@ -104,12 +104,13 @@ struct NormalisedDifference
   int b = 0;
 };
 
-/** One argument of the network's forward(). */
+/** One argument of the network's forward() (or, of a latent model, the image that it encodes). */
 struct ModelInput
 {
   std::string name;
   std::string role;
-  int date = 0; ///< 1 or 2 for the images of a pair, else 0
+  int date = 0;         ///< 1 or 2 for the images of a pair, else 0
+  bool argument = true; ///< of forward(); false for the image of a latent model, which encode takes: it is the last input
   std::vector<std::string> bands;
   std::vector<BandScaling> scaling; ///< one a band
   std::optional<double> noData;     ///< raw value used when the file declares none
@@ -118,6 +119,9 @@ struct ModelInput
 
   std::vector<Axis> axes = {Axis::Batch, Axis::Bands, Axis::Height, Axis::Width};
   ElementType type = ElementType::Float32;
+
+  int channels = 0; ///< of the tensor; 0: one a band
+  int scale = 1;    ///< side of the tensor is the patch's divided by this
 
   // Series, and what goes with them.
   std::vector<int> sensors;                  ///< sits: one a band, 1..4; 0: the static image; -1: derived
@@ -156,6 +160,7 @@ struct ModelOutput
   std::string name;
   std::string role;
   int channels = 0; ///< 0: any, of an `aux` output
+  int scale = 1;    ///< side of the tensor is the patch's divided by this
   std::vector<ModelClass> classes;
 };
 
