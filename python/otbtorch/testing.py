@@ -87,6 +87,108 @@ class NanCD(nn.Module):
         return y.masked_fill(x1[:, 0:1] > self.above, float("nan"))
 
 
+class Attention(nn.Module):
+    """Of every pixel to all, with residual."""
+
+    def __init__(self, width: int):
+        super().__init__()
+        self.width = width
+        self.qkv = nn.Linear(width, 3 * width)
+        self.project = nn.Linear(width, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, c, h, w = x.shape
+        tokens = x.flatten(2).transpose(1, 2)
+        q, k, v = self.qkv(tokens).chunk(3, dim=-1)
+        weights = torch.softmax(torch.matmul(q, k.transpose(1, 2)) * self.width**-0.5, dim=-1)
+        mixed = tokens + self.project(torch.matmul(weights, v))
+        return mixed.transpose(1, 2).reshape(n, c, h, w)
+
+
+class FlowNet(nn.Module):
+    """A velocity v(x, t | condition) with all the methods that a model may have beside it.
+
+    ``encode`` and ``decode`` are an autoencoder of a quarter of the side, which the velocity does
+    not use.
+    """
+
+    def __init__(self, bands: int = 4, width: int = 16, latent: int = 6):
+        super().__init__()
+        self.time = nn.Sequential(nn.Linear(8, width), nn.SiLU(), nn.Linear(width, width))
+        self.first = nn.Conv2d(2 * bands, width, 3, padding=1)
+        self.norm = nn.GroupNorm(4, width)
+        self.down = nn.Conv2d(width, width, 4, 4)
+        self.attention = Attention(width)
+        self.last = nn.Conv2d(2 * width, bands, 3, padding=1)
+        self.encoder = nn.Sequential(
+            nn.Conv2d(bands, width, 4, 2, 1),
+            nn.BatchNorm2d(width),
+            nn.SiLU(),
+            nn.Conv2d(width, latent, 4, 2, 1),
+        )
+        self.decoder = nn.Sequential(
+            nn.Conv2d(latent, width, 3, padding=1),
+            nn.SiLU(),
+            nn.Upsample(scale_factor=4.0, mode="nearest"),
+            nn.Conv2d(width, bands, 3, padding=1),
+        )
+
+    def forward(self, x: Tensor, t: Tensor, condition: Tensor, flag: Tensor) -> Tensor:
+        angles = t.to(x.dtype)[:, None] * torch.arange(1, 5, device=x.device).to(x.dtype)
+        time = self.time(torch.cat([angles.sin(), angles.cos()], dim=1))
+        given = condition * flag.to(x.dtype)[:, None, None, None]
+        y = self.first(torch.cat([x, given], dim=1)) + time[:, :, None, None]
+        y = nn.functional.silu(self.norm(y))
+        coarse = self.attention(self.down(y)).repeat_interleave(4, 2).repeat_interleave(4, 3)
+        return self.last(torch.cat([y, coarse], dim=1))
+
+    @torch.jit.export
+    def features(self, x: Tensor) -> Tensor:
+        return self.attention(self.down(nn.functional.silu(self.norm(self.first(x.repeat(1, 2, 1, 1))))))
+
+    @torch.jit.export
+    def encode(self, x: Tensor) -> Tensor:
+        return self.encoder(x)
+
+    @torch.jit.export
+    def decode(self, z: Tensor) -> Tensor:
+        return self.decoder(z)
+
+
+class NoGradFlow(nn.Module):
+    """tanh(W x + t), cut off from autograd as exported networks often are."""
+
+    def __init__(self, bands: int = 4):
+        super().__init__()
+        self.conv = nn.Conv2d(bands, bands, 3, padding=1)
+
+    def forward(self, x: Tensor, t: Tensor) -> Tensor:
+        with torch.no_grad():
+            return torch.tanh(self.conv(x) + t[:, None, None, None])
+
+
+class DivFlow(NoGradFlow):
+    """The same with the product e^T J as a method of its own."""
+
+    @torch.jit.export
+    def div(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        y = torch.tanh(self.conv(x) + t[:, None, None, None])
+        return nn.functional.conv_transpose2d(e * (1.0 - y * y), self.conv.weight, padding=1)
+
+
+def flow_models():
+    """``{file name: network}`` of what denoises; their contracts are written where they are used."""
+    torch.manual_seed(21)
+    flow = FlowNet()
+    with torch.no_grad():
+        flow.encoder(torch.randn(16, 4, 32, 32))  # statistics
+    return {
+        "flow.pt": flow.eval(),
+        "flow_nograd.pt": NoGradFlow().eval(),
+        "flow_div.pt": DivFlow().eval(),
+    }
+
+
 def seeded(make, seed, bands, size=96, heads=()):
     """Builds a network with seeded weights, calibrates batch norm and the heads; in ``eval``.
 
@@ -284,7 +386,10 @@ def write_models(directory):
     sem = copy.deepcopy(_contract("mismatch_outputs", 64, 0, _sem_outputs()))
     write(pixel, sem, at("mismatch_outputs.pt"))
     open(at("empty.pt"), "wb").close()
-    return list(models) + BROKEN
+    flows = flow_models()
+    for name, net in flows.items():
+        write(torch.jit.script(net), None, at(name))
+    return list(models) + BROKEN + list(flows)
 
 
 def main(argv=None):

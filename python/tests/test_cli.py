@@ -58,7 +58,7 @@ def test_invalid_paths(models_dir):
 
 def test_the_set_is_complete_and_deterministic(models_dir):
     names = {p.name for p in models_dir.iterdir()}
-    assert names == set(VALID) | set(testing.BROKEN)
+    assert names == set(VALID) | set(testing.BROKEN) | set(testing.flow_models())
     for name, (net, _) in testing.valid_models().items():
         again = net.state_dict()
         for key, value in torch.jit.load(str(models_dir / name)).state_dict().items():

@@ -10,6 +10,12 @@
 
 #include <ATen/Parallel.h>
 #include <c10/core/thread_pool.h>
+#include <torch/csrc/autograd/autograd.h>
+#include <torch/csrc/autograd/custom_function.h>
+#include <torch/csrc/jit/api/function_impl.h>
+#include <torch/csrc/jit/passes/dead_code_elimination.h>
+#include <torch/csrc/jit/passes/frozen_graph_optimizations.h>
+#include <torch/csrc/jit/passes/inliner.h>
 #include <torch/script.h>
 #include <torch/csrc/api/include/torch/version.h>
 
@@ -28,6 +34,7 @@
 #include <map>
 #include <mutex>
 #include <numeric>
+#include <optional>
 #include <sstream>
 #include <thread>
 
@@ -195,16 +202,35 @@ bool HasNode(const torch::jit::Block* block, const std::initializer_list<const c
   return false;
 }
 
-/** x w^T + b in oneDNN. OpenBLAS rounds a row of a product in one way or another depending on its place among the others; oneDNN does not. */
-at::Tensor RowwiseLinear(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& b)
+at::Tensor OneDnnLinear(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& b)
 {
-  if (!x.is_cpu() || x.scalar_type() != at::kFloat || w.dim() != 2 || x.dim() < 2 || x.numel() == 0)
-  {
-    return at::linear(x, w, b);
-  }
   auto sizes = x.sizes().vec();
   sizes.back() = w.size(0);
   return at::mkldnn_linear(x.reshape({-1, x.size(-1)}).contiguous().to_mkldnn(), w.contiguous(), b).to_dense().reshape(sizes);
+}
+
+/** The same with its derivative in x, in oneDNN as well. Weights are constants here. */
+struct DifferentiableLinear : torch::autograd::Function<DifferentiableLinear>
+{
+  static at::Tensor forward(torch::autograd::AutogradContext* context, const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& b)
+  {
+    context->saved_data["w"] = w;
+    return OneDnnLinear(x, w, b);
+  }
+  static torch::autograd::variable_list backward(torch::autograd::AutogradContext* context, const torch::autograd::variable_list& gradients)
+  {
+    return {OneDnnLinear(gradients[0], context->saved_data["w"].toTensor().t(), c10::nullopt), at::Tensor(), at::Tensor()};
+  }
+};
+
+/** x w^T + b in oneDNN. OpenBLAS rounds a row of a product in one way or another depending on its place among the others; oneDNN does not. */
+at::Tensor RowwiseLinear(const at::Tensor& x, const at::Tensor& w, const c10::optional<at::Tensor>& b)
+{
+  if (!x.is_cpu() || x.scalar_type() != at::kFloat || w.dim() != 2 || x.dim() < 2 || x.numel() == 0 || w.requires_grad())
+  {
+    return at::linear(x, w, b);
+  }
+  return x.requires_grad() && at::GradMode::is_enabled() ? DifferentiableLinear::apply(x, w, b) : OneDnnLinear(x, w, b);
 }
 
 /** A product with a matrix of weights, the same way. */
@@ -257,11 +283,36 @@ public:
   FlushDenormal& operator=(const FlushDenormal&) = delete;
 };
 
-class TorchPredictor : public Predictor
+/** What a thread that runs a network is set to: the least that autograd can be had for, or what it needs. */
+class AutogradMode
 {
 public:
-  TorchPredictor(const std::string& file, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report)
-      : m_File(file), m_Contract(contract), m_Pixels(contract.tiling.unit == SpatialUnit::Pixel),
+  explicit AutogradMode(bool differentiate)
+  {
+    if (differentiate)
+    {
+      m_Gradients.emplace(true);
+      m_Interpreter.emplace(false);
+    }
+    else
+    {
+      m_Inference.emplace();
+    }
+  }
+
+private:
+  std::optional<c10::InferenceMode> m_Inference;
+  std::optional<at::AutoGradMode> m_Gradients;
+  /// Graphs run as they were saved: the optimiser would replace derivatives by its own after the first calls, which round differently.
+  std::optional<torch::jit::GraphOptimizerEnabledGuard> m_Interpreter;
+};
+
+/** A network in LibTorch, or one of its methods, in batches of a constant shape: what every predictor needs. Prepare() comes first. */
+class TorchModel
+{
+public:
+  TorchModel(const std::string& file, const ModelContract& contract, const std::string& method, const RuntimeOptions& options, RuntimeReport& report)
+      : m_File(file), m_Contract(contract), m_Method(method), m_Pixels(contract.tiling.unit == SpatialUnit::Pixel),
         m_Side(m_Pixels ? contract.tiling.window : contract.tiling.patch), m_Unit(m_Pixels ? "pixels" : "patches"), m_Plain(options.plainLayout),
         m_Warn(options.warn)
   {
@@ -284,14 +335,9 @@ public:
       TensorMemory::SetLimit(TensorMemory::InUse() + AvailableMemory() / 10 * 9);
     }
     EmbeddedContract(file); // its messages are better than the loader's
-    Load(report);
-    DryRun(report);
-    ChooseBatch(options, report);
-    TensorMemory::Trim();
-    Allocate();
   }
 
-  ~TorchPredictor() override
+  virtual ~TorchModel()
   {
     m_Inputs.clear();
     m_Outputs.clear();
@@ -299,24 +345,69 @@ public:
     TensorMemory::Trim();
   }
 
-  int BatchSize() const override { return m_Batch; }
+  TorchModel(const TorchModel&) = delete;
+  TorchModel& operator=(const TorchModel&) = delete;
 
-  int Outputs() const override { return static_cast<int>(m_Contract.outputs.size()); }
+  /** Loads, tries, measures. */
+  void Prepare(const RuntimeOptions& options, RuntimeReport& report)
+  {
+    Load(report);
+    DryRun(report);
+    Check();
+    ChooseBatch(options, report);
+    TensorMemory::Trim();
+    Allocate();
+  }
 
-  BatchView Input(int k) override { return View(m_Inputs[k], m_Contract.inputs[k].axes); }
+protected:
+  /** Will derivatives be asked for? */
+  virtual bool Differentiates() const { return false; }
 
-  BatchView Output(int k) override { return m_Outputs[k].defined() ? View(m_Outputs[k], OutputAxes()) : BatchView(); }
+  /** Looks at the loaded network, once it is known to fit its contract. */
+  virtual void Check() {}
 
-  int CallSize() const override { return m_CallSize; }
+  /** What is measured and compared bit for bit: all that is done to one part of a batch. The outputs come first. */
+  virtual std::vector<at::Tensor> Trial(const std::vector<at::Tensor>& inputs) { return Forward(inputs); }
 
-  void Run(int filled) override
+  void RunForward(int filled)
   {
     m_Filled = filled;
+    WithinMemory(
+        [this]
+        {
+          RunParts(m_CallSize,
+                   [this](int, int from, int size)
+                   {
+                     std::vector<at::Tensor> inputs;
+                     for (const auto& in : m_Inputs)
+                     {
+                       inputs.push_back(in.narrow(0, from, size));
+                     }
+                     Keep(Forward(inputs), from, size);
+                   });
+        });
+  }
+
+  /** Puts the outputs of a part in their place. */
+  void Keep(const std::vector<at::Tensor>& outputs, int from, int size)
+  {
+    for (std::size_t k = 0; k < outputs.size(); ++k)
+    {
+      if (m_Outputs[k].defined())
+      {
+        m_Outputs[k].narrow(0, from, size).copy_(outputs[k].detach());
+      }
+    }
+  }
+
+  /** Runs all parts of a batch; those that do not fit memory once more, half as large, from then on. */
+  void WithinMemory(const std::function<void()>& parts)
+  {
     if (!m_Halved)
     {
       try
       {
-        RunParts(m_CallSize);
+        parts();
         return;
       }
       catch (const std::exception& e)
@@ -339,7 +430,7 @@ public:
     }
     try
     {
-      RunParts(m_CallSize);
+      parts();
     }
     catch (const std::exception& e)
     {
@@ -348,10 +439,9 @@ public:
     }
   }
 
-private:
-  /** Runs the batch in parts of `size` samples, the workers taking one after another. A part is one forward in one thread, so that its result does not
-   * depend on the number of threads. */
-  void RunParts(int size)
+  /** Takes the batch in parts of `size` samples (their number, first slot, size), the workers taking one after another. A part is one forward in one thread,
+   * so that its result does not depend on the number of threads. */
+  void RunParts(int size, const std::function<void(int, int, int)>& part)
   {
     std::atomic<int> next{0};
     std::exception_ptr failure;
@@ -360,26 +450,13 @@ private:
     {
       try
       {
-        c10::InferenceMode guard;
+        const AutogradMode mode(Differentiates());
         const FlushDenormal flush;
         at::set_num_threads(m_ForwardThreads);
         for (int first = next.fetch_add(size); first < m_Filled; first = next.fetch_add(size))
         {
           // The last part steps back, so that all have one shape.
-          const int from = std::max(0, std::min(first, m_Batch - size));
-          std::vector<at::Tensor> inputs;
-          for (const auto& in : m_Inputs)
-          {
-            inputs.push_back(in.narrow(0, from, size));
-          }
-          const auto outputs = Forward(inputs);
-          for (std::size_t k = 0; k < outputs.size(); ++k)
-          {
-            if (m_Outputs[k].defined())
-            {
-              m_Outputs[k].narrow(0, from, size).copy_(outputs[k]);
-            }
-          }
+          part(first / size, std::max(0, std::min(first, m_Batch - size)), size);
         }
       }
       catch (...)
@@ -546,7 +623,15 @@ private:
       {
         SetPrecision(); // before freezing, which makes constants of the weights
       }
-      m_Module = torch::jit::freeze(m_Module);
+      if (!m_Module.find_method(m_Method))
+      {
+        throw Error(LacksMethod(m_Method));
+      }
+      Settle();
+    }
+    catch (const Error&)
+    {
+      throw;
     }
     catch (const std::exception& e)
     {
@@ -557,17 +642,54 @@ private:
       }
       throw Error(Complaint("model", "\"" + file + "\", which LibTorch " + TORCH_VERSION + " cannot load (" + Brief(e) + ")", "a TorchScript file", advice));
     }
-    if (m_Rowwise)
+    const auto graphs = Graphs();
+    for (std::size_t k = 0; m_Rowwise && k < graphs.size(); ++k)
     {
-      const auto forward = m_Module.get_method("forward").graph();
-      MakeRowwise(*forward, forward->block());
+      MakeRowwise(*graphs[k], graphs[k]->block());
     }
     report.bytesBase = TensorMemory::InUse() - std::min(m_Before, TensorMemory::InUse());
-    const auto graph = m_Module.get_method("forward").graph();
     // Group normalisation in channels-last loses a digit (5e-5 instead of 2e-6 on logits with LibTorch 1.13).
     const std::vector<Axis> image = {Axis::Batch, Axis::Bands, Axis::Height, Axis::Width};
     const bool images = !m_Plain && std::all_of(m_Contract.inputs.begin(), m_Contract.inputs.end(), [&](const ModelInput& in) { return in.axes == image; });
-    m_ChannelsLast = images && HasNode(graph->block(), {"conv2d", "_convolution"}) && !HasNode(graph->block(), {"group_norm", "instance_norm"});
+    m_ChannelsLast = images && HasNode(graphs[0]->block(), {"conv2d", "_convolution"}) && !HasNode(graphs[0]->block(), {"group_norm", "instance_norm"});
+  }
+
+  /** Makes of the module what is run. */
+  virtual void Settle()
+  {
+    if (m_Method == "forward")
+    {
+      m_Module = torch::jit::freeze(m_Module);
+      return;
+    }
+    m_Module = torch::jit::freeze(m_Module, std::vector<std::string>{m_Method});
+    auto graph = m_Module.get_method(m_Method).graph();
+    torch::jit::OptimizeFrozenGraph(graph); // freeze() does it for forward() alone
+    // forward() cannot be left out, but its weights, which are constants in it now, can.
+    const auto forward = m_Module.get_method("forward").graph();
+    while (!forward->outputs().empty())
+    {
+      forward->eraseOutput(forward->outputs().size() - 1);
+    }
+    torch::jit::EliminateDeadCode(forward);
+  }
+
+  /** Graphs that are run; the network itself first. */
+  virtual std::vector<std::shared_ptr<torch::jit::Graph>> Graphs() const { return {m_Module.get_method(m_Method).graph()}; }
+
+  /** Calls the network. */
+  virtual c10::IValue Call(std::vector<c10::IValue> arguments) { return m_Module.get_method(m_Method)(std::move(arguments)); }
+
+  std::string LacksMethod(const std::string& method) const
+  {
+    std::vector<std::string> names;
+    for (const auto& other : m_Module.get_methods())
+    {
+      names.push_back(other.name());
+    }
+    return Complaint("model", "\"" + m_File + "\", whose module has " + (names.empty() ? "no methods" : "the methods " + Join(names)),
+                     "the method \"" + method + "\", as in the contract",
+                     "Mark it with @torch.jit.export and export the model again, or correct the contract.");
   }
 
   std::vector<std::int64_t> InputSizes(int batch, const ModelInput& in) const
@@ -616,11 +738,13 @@ private:
       {
         break;
       }
-      auto zeros = at::zeros(InputSizes(batch, in), at::TensorOptions().dtype(at::kFloat));
-      inputs.push_back(m_ChannelsLast ? zeros.contiguous(at::MemoryFormat::ChannelsLast) : zeros);
+      inputs.push_back(Layout(at::zeros(InputSizes(batch, in), at::TensorOptions().dtype(at::kFloat))));
     }
     return inputs;
   }
+
+  /** A tensor in the layout that the network is given. */
+  at::Tensor Layout(const at::Tensor& t) const { return m_ChannelsLast ? t.contiguous(at::MemoryFormat::ChannelsLast) : t; }
 
   /** The tensors of a result, in the contract's order. */
   std::vector<at::Tensor> Tensors(const c10::IValue& value) const
@@ -662,7 +786,8 @@ private:
     return tensors;
   }
 
-  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs)
+  /** Inputs as the network wants them. */
+  std::vector<c10::IValue> Arguments(const std::vector<at::Tensor>& inputs) const
   {
     std::vector<c10::IValue> arguments;
     for (std::size_t k = 0; k < inputs.size(); ++k)
@@ -670,7 +795,12 @@ private:
       const at::ScalarType type = Type(m_Contract.inputs[k].type);
       arguments.emplace_back(m_Device.is_cpu() && type == at::kFloat ? inputs[k] : inputs[k].to(m_Device, type));
     }
-    auto tensors = Tensors(m_Module.forward(arguments));
+    return arguments;
+  }
+
+  std::vector<at::Tensor> Forward(const std::vector<at::Tensor>& inputs)
+  {
+    auto tensors = Tensors(Call(Arguments(inputs)));
     for (std::size_t k = 0; k < tensors.size(); ++k)
     {
       at::Tensor& t = tensors[k];
@@ -705,10 +835,19 @@ private:
   /** Samples of the smallest batch that is looked at. */
   int Least() const { return m_Pixels ? 256 : 2; }
 
+  /** What runs, for messages. */
+  std::string Name() const { return m_Method == "forward" ? "the network" : "the method \"" + m_Method + "\""; }
+
+  /** Where the contract says so, for messages. */
+  std::string Declared(const std::string& output) const
+  {
+    return m_Method == "forward" ? ", as in /properties/mlm:output" + output + " of the contract" : ", as the contract says of this method";
+  }
+
   /** Runs the model once and compares what comes out with what the contract says. */
   void DryRun(RuntimeReport& report)
   {
-    c10::InferenceMode guard;
+    const AutogradMode mode(Differentiates());
     std::vector<at::Tensor> out;
     for (;;)
     {
@@ -735,7 +874,7 @@ private:
           }
           shapes += (shapes.empty() ? "" : ", ") + in.name + " " + sizes.str();
         }
-        throw Error(Complaint("model", "that the network does not run on the inputs of its contract (" + shapes + "): " + Brief(e),
+        throw Error(Complaint("model", "that " + Name() + " does not run on the inputs of its contract (" + shapes + "): " + Brief(e),
                               "a network and a contract that agree", "Compare with `python3 -m otbtorch validate`."));
       }
     }
@@ -743,8 +882,8 @@ private:
     const auto& declared = m_Contract.outputs;
     if (out.size() != declared.size())
     {
-      throw Error(Complaint("model", "that the network returns " + std::to_string(out.size()) + " tensor(s)",
-                            std::to_string(declared.size()) + ", as in /properties/mlm:output of the contract", "Correct the contract."));
+      throw Error(Complaint("model", "that " + Name() + " returns " + std::to_string(out.size()) + " tensor(s)", std::to_string(declared.size()) + Declared(""),
+                            "Correct the contract."));
     }
     for (std::size_t k = 0; k < out.size(); ++k)
     {
@@ -756,15 +895,15 @@ private:
       if (out[k].sizes().vec() != expected)
       {
         std::ostringstream found, wanted;
-        found << "that output \"" << declared[k].name << "\" has the shape " << out[k].sizes();
-        wanted << at::IntArrayRef(expected) << ", as in /properties/mlm:output/" << k << " of the contract";
+        found << "that " << (m_Method == "forward" ? "output \"" + declared[k].name + "\"" : "the result of " + Name()) << " has the shape " << out[k].sizes();
+        wanted << at::IntArrayRef(expected) << Declared("/" + std::to_string(k));
         throw Error(Complaint("model", found.str(), wanted.str(), m_Pixels ? "Correct the contract." : "Correct the contract, or the network's padding."));
       }
     }
   }
 
   /** Two different samples in every slot, alternating; the first one in slot `first`. */
-  std::vector<at::Tensor> Probe(int batch, int first) const
+  virtual std::vector<at::Tensor> TestPattern(int batch, int first) const
   {
     auto inputs = Zeros(batch);
     for (std::size_t k = 0; k < inputs.size(); ++k)
@@ -784,15 +923,48 @@ private:
       {
         continue;
       }
-      // Any fixed pattern will do: it must exercise rounding, not the network's knowledge.
-      const auto wave = at::arange(inputs[k].numel() / batch, at::kFloat).reshape(inputs[k][0].sizes());
-      const at::Tensor samples[] = {at::sin(wave * .731 + static_cast<double>(k)), at::sin(wave * 1.177 + static_cast<double>(k))};
-      for (int n = 0; n < batch; ++n)
+      if (in.role == "diffusion_time" || in.role == "condition_flag" || in.role == "token_mask")
       {
-        inputs[k][n].copy_(samples[(n + first) % 2]);
+        Alternate(inputs[k], first, RoleValue(in, 0), RoleValue(in, 1));
+        continue;
       }
+      Wave(inputs[k], first, static_cast<double>(k));
     }
     return inputs;
+  }
+
+  /** One of two values of an input that is not an image. */
+  at::Tensor RoleValue(const ModelInput& in, int sample) const
+  {
+    if (in.role == "token_mask")
+    {
+      // Every other token is visible, or the others are.
+      const int token = m_Contract.masked ? m_Contract.masked->patch : 1;
+      const auto rows = at::arange(m_Side).floor_divide(token).reshape({-1, 1}), columns = at::arange(m_Side).floor_divide(token);
+      return (rows + columns + sample).remainder(2).to(at::kFloat);
+    }
+    double value = sample; // a flag
+    if (in.role == "diffusion_time")
+    {
+      const int steps = m_Contract.generative ? std::max(1, m_Contract.generative->noise.steps) : 1000;
+      value = in.type == ElementType::Int64 ? (sample == 0 ? 300 : 700) % steps : sample == 0 ? .3 : .7;
+    }
+    return at::full({}, value, at::TensorOptions().dtype(at::kFloat));
+  }
+
+  static void Alternate(at::Tensor& slots, int first, const at::Tensor& even, const at::Tensor& odd)
+  {
+    for (std::int64_t n = 0; n < slots.size(0); ++n)
+    {
+      slots[n].copy_((n + first) % 2 == 0 ? even : odd);
+    }
+  }
+
+  /** Any fixed pattern will do: it must exercise rounding, not the network's knowledge. */
+  static void Wave(at::Tensor& slots, int first, double phase)
+  {
+    const auto wave = at::arange(slots.numel() / slots.size(0), at::kFloat).reshape(slots[0].sizes());
+    Alternate(slots, first, at::sin(wave * .731 + phase), at::sin(wave * 1.177 + phase));
   }
 
   /** Are the outputs of each slot those of the reference (slots 0 and 1 of a batch of two), bit for bit? */
@@ -800,7 +972,7 @@ private:
   {
     for (std::size_t k = 0; k < out.size(); ++k)
     {
-      if (Dropped(m_Contract.outputs[k]))
+      if (k < m_Contract.outputs.size() && Dropped(m_Contract.outputs[k]))
       {
         continue;
       }
@@ -832,7 +1004,7 @@ private:
     for (int run = 0; run < 2; ++run)
     {
       const auto start = Clock::now();
-      Forward(inputs);
+      Trial(inputs);
       best = std::min(best, Since(start));
     }
     return best;
@@ -841,23 +1013,23 @@ private:
   /** Settles how many samples a forward takes and how many forwards run side by side, within the memory given. */
   void ChooseBatch(const RuntimeOptions& options, RuntimeReport& report)
   {
-    c10::InferenceMode guard;
+    const AutogradMode mode(Differentiates());
     const FlushDenormal flush; // as in the run
     // The profiling executor specialises during the first two calls: the dry run was the first, if it had this size.
     const int least = options.batch > 0 ? options.batch : Least();
-    const auto inputs = Probe(least, 0);
-    Forward(inputs);
-    if (least > 1 && m_Device.is_cpu() && m_Type == at::kFloat && !SameBits(CloneOf(Forward(inputs)), Forward(Probe(least, 1)), 1))
+    const auto inputs = TestPattern(least, 0);
+    Trial(inputs);
+    if (least > 1 && m_Device.is_cpu() && m_Type == at::kFloat && !SameBits(CloneOf(Trial(inputs)), Trial(TestPattern(least, 1)), 1))
     {
       // A graph that has run cannot be changed any more.
       m_Rowwise = true;
       Load(report);
-      Forward(inputs);
-      Forward(inputs);
+      Trial(inputs);
+      Trial(inputs);
     }
     TensorMemory::ResetPeak();
     auto start = Clock::now();
-    auto reference = Forward(inputs);
+    auto reference = Trial(inputs);
     double best = Since(start) / least;
     report.bytesPerSample = (TensorMemory::Peak() - std::min(TensorMemory::Peak(), m_Before + report.bytesBase)) / least;
     for (auto& t : reference)
@@ -866,9 +1038,9 @@ private:
     }
     if (least > 1)
     {
-      const auto swapped = Probe(least, 1);
+      const auto swapped = TestPattern(least, 1);
       start = Clock::now();
-      const auto outputs = Forward(swapped);
+      const auto outputs = Trial(swapped);
       best = std::min(best, Since(start) / least);
       if (!SameBits(reference, outputs, 1))
       {
@@ -890,7 +1062,7 @@ private:
     // Pixels can share memory in smaller forwards, which beats threads inside one: those wait for each other, busily.
     for (int size = least / 2; m_Pixels && options.batch == 0 && size >= 16 && !fits(static_cast<std::size_t>(m_Workers) * m_CallSize); size /= 2)
     {
-      if (fits(static_cast<std::size_t>(m_Workers) * size) && SameBits(reference, Forward(Probe(size, 0)), 0))
+      if (fits(static_cast<std::size_t>(m_Workers) * size) && SameBits(reference, Trial(TestPattern(size, 0)), 0))
       {
         m_CallSize = size;
       }
@@ -903,7 +1075,7 @@ private:
     {
       const int inside = m_Threads / m_Workers;
       SetThreadsOfAForward(inside);
-      const bool same = SameBits(reference, Forward(inputs), 0);
+      const bool same = SameBits(reference, Trial(inputs), 0);
       m_ForwardThreads = same ? inside : 1;
       SetThreadsOfAForward(m_ForwardThreads);
       if (!same)
@@ -943,11 +1115,11 @@ private:
           reason << "; more is not worth measuring for " << options.samples << " " << m_Unit;
           break;
         }
-        const auto probe = Probe(size, 0);
+        const auto probe = TestPattern(size, 0);
         double seconds = 0.;
         try
         {
-          if (!SameBits(reference, Forward(probe), 0))
+          if (!SameBits(reference, Trial(probe), 0))
           {
             reason << "; " << size << ": rounds differently";
             continue;
@@ -978,10 +1150,10 @@ private:
     report.secondsPerSample = best / m_Workers;
   }
 
-  void Allocate()
+  virtual void Allocate()
   {
     m_Batch = m_CallSize * m_Workers;
-    if (m_Pixels)
+    if (m_Pixels && !Differentiates()) // the graphs of all parts are kept
     {
       // Several forwards a batch: what is done around a batch, in threads, is worth their start only for some thousands of pixels.
       std::size_t bytes = 0;
@@ -1006,6 +1178,7 @@ private:
 
   std::string m_File;
   ModelContract m_Contract;
+  std::string m_Method;
   bool m_Rowwise = false; ///< are matrix products done where a row's place does not matter?
   bool m_Pixels;          ///< is a sample a pixel (with a window), or a patch?
   int m_Side;             ///< of the patch or window
@@ -1030,10 +1203,280 @@ private:
   std::vector<at::Tensor> m_Outputs;
 };
 
-} // namespace
-
-namespace
+/** A model behind the interface of a predictor. */
+template <class Interface>
+class Runs : public Interface, protected TorchModel
 {
+public:
+  using TorchModel::Prepare;
+  using TorchModel::TorchModel;
+
+  int BatchSize() const override { return m_Batch; }
+  int CallSize() const override { return m_CallSize; }
+  BatchView Input(int k) override { return View(m_Inputs[k], m_Contract.inputs[k].axes); }
+  int Outputs() const override { return static_cast<int>(m_Contract.outputs.size()); }
+  BatchView Output(int k) override { return m_Outputs[k].defined() ? View(m_Outputs[k], OutputAxes()) : BatchView(); }
+  void Run(int filled) override { RunForward(filled); }
+};
+
+using TorchPredictor = Runs<Predictor>;
+
+/** \brief A model and the product of a vector with its Jacobian: by autograd through the graph as it was saved, or by its method div().
+ *
+ * Freezing would put operators of oneDNN in the graph that have no derivative. Graphs of the parts of a batch are kept until the next run; where memory ran out
+ * once, they are made anew for every product instead. */
+class TorchDifferentiable : public Runs<DifferentiablePredictor>
+{
+public:
+  using Runs::Runs;
+
+  ~TorchDifferentiable() override { m_Parts.clear(); }
+
+  BatchView Probe() override { return View(m_Probe, OutputAxes()); }
+
+  void Run(int filled) override
+  {
+    m_Parts.clear();
+    // Graphs refer to what they were made from, which the caller may fill anew.
+    for (std::size_t k = 0; k < m_Inputs.size(); ++k)
+    {
+      m_Taken[k].copy_(m_Inputs[k]);
+    }
+    m_Filled = filled;
+    WithinMemory(
+        [this]
+        {
+          ClearParts();
+          RunParts(m_CallSize,
+                   [this](int part, int from, int size)
+                   {
+                     std::vector<at::Tensor> outputs;
+                     Part made = Differentiable(Taken(from, size), outputs);
+                     Keep(outputs, from, size);
+                     if (!m_Halved)
+                     {
+                       m_Parts[part] = std::move(made);
+                     }
+                   });
+        });
+  }
+
+  BatchView Pullback() override
+  {
+    if (m_Filled == 0)
+    {
+      throw Error("a product with the Jacobian was asked for before a run");
+    }
+    WithinMemory(
+        [this]
+        {
+          if (m_Halved)
+          {
+            ClearParts();
+          }
+          RunParts(m_CallSize,
+                   [this](int part, int from, int size)
+                   {
+                     const auto inputs = Taken(from, size);
+                     std::vector<at::Tensor> outputs;
+                     const Part made = m_Parts[part].y.defined() || m_Div ? m_Parts[part] : Differentiable(inputs, outputs);
+                     m_Product.narrow(0, from, size).copy_(Product(inputs, made, m_Probe.narrow(0, from, size)));
+                   });
+        });
+    return View(m_Product, m_Contract.inputs[0].axes);
+  }
+
+protected:
+  bool Differentiates() const override { return true; }
+
+  void Settle() override
+  {
+    for (const at::Tensor& t : m_Module.parameters())
+    {
+      t.set_requires_grad(false);
+    }
+    m_Forward = Inlined("forward");
+    if (m_Contract.FindMethod("div"))
+    {
+      if (!m_Module.find_method("div"))
+      {
+        throw Error(LacksMethod("div"));
+      }
+      m_Div = Inlined("div");
+    }
+  }
+
+  std::vector<std::shared_ptr<torch::jit::Graph>> Graphs() const override
+  {
+    std::vector<std::shared_ptr<torch::jit::Graph>> graphs = {m_Forward->graph()};
+    if (m_Div)
+    {
+      graphs.push_back(m_Div->graph());
+    }
+    return graphs;
+  }
+
+  c10::IValue Call(std::vector<c10::IValue> arguments) override { return CallFunction(*m_Forward, std::move(arguments)); }
+
+  /** Differentiates once: what cannot be is found here, and not in the middle of a map. */
+  void Check() override
+  {
+    const AutogradMode mode(true);
+    const FlushDenormal flush;
+    auto inputs = TestPattern(Least(), 0);
+    const auto e = inputs.back();
+    inputs.pop_back();
+    try
+    {
+      std::vector<at::Tensor> outputs;
+      const Part part = Differentiable(inputs, outputs);
+      if (!m_Div && !part.y.requires_grad())
+      {
+        throw Error("its output carries no gradient: it was exported under torch.no_grad, detached, or made of integers");
+      }
+      Product(inputs, part, e);
+      Product(inputs, part, e); // the graph must outlive the first
+    }
+    catch (const std::exception& e)
+    {
+      throw Error(Complaint("model", "that \"" + m_File + "\" cannot be differentiated" + (m_Div ? " with its method div" : "") + " (" + Brief(e) + ")",
+                            "-estimator loglik needs a network that autograd can follow",
+                            "Export it without torch.no_grad, or with a method div, or choose -estimator pmi or latent."));
+    }
+  }
+
+  void Allocate() override
+  {
+    Runs::Allocate();
+    for (const auto& in : m_Inputs)
+    {
+      m_Taken.push_back(at::zeros_like(in));
+    }
+    m_Probe = at::zeros_like(m_Outputs[0]);
+    m_Product = at::zeros_like(m_Inputs[0]);
+  }
+
+  /** A forward and a product: inputs and, last, the probe. */
+  std::vector<at::Tensor> Trial(const std::vector<at::Tensor>& pattern) override
+  {
+    const std::vector<at::Tensor> inputs(pattern.begin(), pattern.end() - 1);
+    std::vector<at::Tensor> outputs;
+    const Part part = Differentiable(inputs, outputs);
+    outputs.push_back(Product(inputs, part, pattern.back()));
+    return outputs;
+  }
+
+  std::vector<at::Tensor> TestPattern(int batch, int first) const override
+  {
+    auto pattern = Runs::TestPattern(batch, first);
+    auto e = Layout(at::zeros(OutputSizes(batch, m_Contract.outputs[0]), at::TensorOptions().dtype(at::kFloat)));
+    Wave(e, first, .5);
+    pattern.push_back(e);
+    return pattern;
+  }
+
+private:
+  /** The two ends of a graph. */
+  struct Part
+  {
+    at::Tensor x;
+    at::Tensor y;
+  };
+
+  using Function = torch::jit::GraphFunction;
+
+  /** A method with all that it calls, as saved. */
+  std::unique_ptr<Function> Inlined(const std::string& name) const
+  {
+    const auto method = m_Module.get_method(name);
+    auto graph = method.graph()->copy();
+    const torch::jit::GraphOptimizerEnabledGuard all(true); // else only the outermost calls
+    torch::jit::Inline(*graph);
+    auto function = std::make_unique<Function>(c10::QualifiedName(name), graph, nullptr);
+    function->setSchema(method.function().getSchema());
+    return function;
+  }
+
+  c10::IValue CallFunction(Function& function, std::vector<c10::IValue> arguments) const
+  {
+    arguments.insert(arguments.begin(), m_Module._ivalue());
+    return function(std::move(arguments));
+  }
+
+  /** Runs the network so that output 0 can be differentiated. \param outputs out: cut off from the graph */
+  Part Differentiable(std::vector<at::Tensor> inputs, std::vector<at::Tensor>& outputs)
+  {
+    Part part;
+    part.x = inputs[0].detach();
+    if (!m_Div)
+    {
+      part.x.set_requires_grad(true);
+    }
+    inputs[0] = part.x;
+    outputs = Forward(inputs);
+    part.y = outputs[0];
+    for (auto& t : outputs)
+    {
+      t = t.detach();
+    }
+    return part;
+  }
+
+  /** e^T J of a part. */
+  at::Tensor Product(const std::vector<at::Tensor>& inputs, const Part& part, const at::Tensor& e)
+  {
+    if (!m_Div)
+    {
+      auto gradient = torch::autograd::grad({part.y}, {part.x}, {e}, true, false, true)[0];
+      if (!gradient.defined())
+      {
+        throw Error("its output does not depend on its first input in a way that has a derivative");
+      }
+      return gradient;
+    }
+    // div(x, t, e[, cond]): e behind the time, else behind x
+    auto arguments = Arguments(inputs);
+    std::size_t at = 1;
+    for (std::size_t k = 0; k < arguments.size(); ++k)
+    {
+      at = m_Contract.inputs[k].role == "diffusion_time" ? k + 1 : at;
+    }
+    arguments.insert(arguments.begin() + static_cast<std::ptrdiff_t>(at), e.to(m_Device, m_Type));
+    const auto value = CallFunction(*m_Div, std::move(arguments));
+    if (!value.isTensor())
+    {
+      throw Error("it returns something that is not a tensor");
+    }
+    const auto product = value.toTensor().detach().to(at::kCPU, at::kFloat);
+    if (product.sizes() != inputs[0].sizes())
+    {
+      std::ostringstream text;
+      text << "it returns the shape " << product.sizes() << " for an input of " << inputs[0].sizes();
+      throw Error(text.str());
+    }
+    return product;
+  }
+
+  std::vector<at::Tensor> Taken(int from, int size) const
+  {
+    std::vector<at::Tensor> inputs;
+    for (const auto& t : m_Taken)
+    {
+      inputs.push_back(t.narrow(0, from, size));
+    }
+    return inputs;
+  }
+
+  void ClearParts() { m_Parts.assign((m_Filled + m_CallSize - 1) / m_CallSize, Part()); }
+
+  std::unique_ptr<Function> m_Forward;
+  std::unique_ptr<Function> m_Div; ///< null: autograd
+  std::vector<at::Tensor> m_Taken; ///< the inputs of the last run
+  std::vector<Part> m_Parts;
+  at::Tensor m_Probe;
+  at::Tensor m_Product;
+};
+
 
 /** Members that see the same inputs. */
 class EnsemblePredictor : public Predictor
@@ -1259,11 +1702,19 @@ std::unique_ptr<Predictor> LoadEnsemble(const std::vector<std::string>& modelFil
   return std::make_unique<EnsemblePredictor>(std::move(members), std::move(sizes));
 }
 
-std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report)
+namespace
+{
+
+/** Makes a model, and of everything that goes wrong an Error. */
+template <class Made>
+std::unique_ptr<Made> Prepared(const std::string& modelFile, const ModelContract& contract, const std::string& method, const RuntimeOptions& options,
+                               RuntimeReport& report)
 {
   try
   {
-    return std::make_unique<TorchPredictor>(modelFile, contract, options, report);
+    auto made = std::make_unique<Made>(modelFile, contract, method, options, report);
+    made->Prepare(options, report);
+    return made;
   }
   catch (const Error&)
   {
@@ -1273,6 +1724,65 @@ std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const Mod
   {
     throw Error(std::string("the model cannot be used: ") + Brief(e));
   }
+}
+
+/** The contract of a method, as if it were the network: what it takes and gives. */
+ModelContract ContractOfMethod(const std::string& modelFile, const ModelContract& contract, const std::string& method)
+{
+  const MethodSpec* spec = contract.FindMethod(method);
+  if (!spec)
+  {
+    throw Error(Complaint("model", "that the contract of \"" + modelFile + "\" declares no method \"" + method + "\"", "one with its channels and scale", ""));
+  }
+  const auto image = std::find_if(contract.inputs.begin(), contract.inputs.end(), [](const ModelInput& in) { return in.role == "image"; });
+  if (image == contract.inputs.end())
+  {
+    throw Error(Complaint("model", "that the contract of \"" + modelFile + "\" has no input of role image, which its methods are about", "one", ""));
+  }
+  ModelContract own = contract;
+  ModelInput in = *image;
+  in.argument = true;
+  ModelOutput out;
+  out.name = method;
+  out.role = method;
+  out.channels = spec->channels;
+  out.scale = spec->scale;
+  if (method == "decode")
+  {
+    const MethodSpec* encode = contract.FindMethod("encode");
+    if (!encode)
+    {
+      throw Error(Complaint("model", "that the contract of \"" + modelFile + "\" declares decode, but no encode", "both", ""));
+    }
+    out.channels = static_cast<int>(image->bands.size());
+    out.scale = 1;
+    in.name = "latent";
+    in.role = "latent";
+    in.channels = encode->channels;
+    in.scale = encode->scale;
+  }
+  own.inputs = {in};
+  own.outputs = {out};
+  return own;
+}
+
+} // namespace
+
+std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report)
+{
+  return Prepared<TorchPredictor>(modelFile, contract, "forward", options, report);
+}
+
+std::unique_ptr<Predictor> LoadMethod(const std::string& modelFile, const ModelContract& contract, const std::string& method, const RuntimeOptions& options,
+                                      RuntimeReport& report)
+{
+  return Prepared<TorchPredictor>(modelFile, ContractOfMethod(modelFile, contract, method), method, options, report);
+}
+
+std::unique_ptr<DifferentiablePredictor> LoadDifferentiable(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options,
+                                                            RuntimeReport& report)
+{
+  return Prepared<TorchDifferentiable>(modelFile, contract, "forward", options, report);
 }
 
 } // namespace dl
