@@ -103,12 +103,12 @@ private:
 constexpr int sceneCell = 256;
 
 /** Cells of a scene in order of rows: all of them, or about `most` drawn by their place in a scene that has more. */
-std::vector<Region> SceneCells(std::int64_t width, std::int64_t height, std::int64_t most);
+std::vector<Region> SceneCells(std::int64_t width, std::int64_t height, std::int64_t most, std::int64_t side = sceneCell);
 
 /** Calls work(cell, k) for the cells of a region, `threads` at a time, after `prepare` was told what to read: rows of cells, split where `pixels` (of one read)
  * are too many. */
 void ForCells(const Region& region, std::int64_t pixels, int threads, const std::function<void(const Region& part)>& prepare,
-              const std::function<void(const Region& cell)>& work, const SceneScore::Progress& progress);
+              const std::function<void(const Region& cell)>& work, const SceneScore::Progress& progress, std::int64_t side = sceneCell);
 
 /** Finds how to clip and standardise every band of a scene: clip at quantiles `clip` and 1 - clip of (a sample of) its valid pixels, then mean 0 and standard
  * deviation 1. Images are looked at jointly (`joint`: only pixels valid in all of them count) or one by one. */

@@ -64,9 +64,9 @@ void SceneReader::Window(const Region& footprint, int first, int last, const std
   }
 }
 
-std::vector<Region> SceneCells(std::int64_t width, std::int64_t height, std::int64_t most)
+std::vector<Region> SceneCells(std::int64_t width, std::int64_t height, std::int64_t most, std::int64_t side)
 {
-  const std::int64_t columns = (width + sceneCell - 1) / sceneCell, rows = (height + sceneCell - 1) / sceneCell;
+  const std::int64_t columns = (width + side - 1) / side, rows = (height + side - 1) / side;
   const double share = std::min(1., static_cast<double>(most) / static_cast<double>(columns * rows));
   const KeyedRandom draw(0, 0x5CE7E);
   std::vector<Region> cells;
@@ -76,7 +76,7 @@ std::vector<Region> SceneCells(std::int64_t width, std::int64_t height, std::int
     {
       if (share >= 1. || draw.Uniform(i, j, 0, 0) < share)
       {
-        cells.push_back({i * sceneCell, j * sceneCell, std::min(width, (i + 1) * sceneCell), std::min(height, (j + 1) * sceneCell)});
+        cells.push_back({i * side, j * side, std::min(width, (i + 1) * side), std::min(height, (j + 1) * side)});
       }
     }
   }
@@ -84,10 +84,9 @@ std::vector<Region> SceneCells(std::int64_t width, std::int64_t height, std::int
 }
 
 void ForCells(const Region& region, std::int64_t pixels, int threads, const std::function<void(const Region& part)>& prepare,
-              const std::function<void(const Region& cell)>& work, const SceneScore::Progress& progress)
+              const std::function<void(const Region& cell)>& work, const SceneScore::Progress& progress, std::int64_t side)
 {
   // Cells are counted from the origin of the image, so that those of a scene are the same in whatever parts it is asked for.
-  const std::int64_t side = sceneCell;
   const std::int64_t wide = std::max<std::int64_t>(1, pixels / (side * side));
   for (std::int64_t y = region.y0 / side * side; y < region.y1; y += side)
   {
