@@ -303,7 +303,7 @@ public:
 private:
   std::optional<c10::InferenceMode> m_Inference;
   std::optional<at::AutoGradMode> m_Gradients;
-  /// Graphs run as they were saved: the optimiser would replace derivatives by its own after the first calls, which round differently.
+  /// Graphs run as they were saved, under LibTorch's own derivatives: the optimiser puts others in their place after the first calls, and is no faster here.
   std::optional<torch::jit::GraphOptimizerEnabledGuard> m_Interpreter;
 };
 
