@@ -29,7 +29,7 @@ struct ObjectSettings
   bool eightConnected = false;
   std::map<std::string, std::string> attributes;    ///< written into every object: date1, date2, model
   std::vector<std::pair<int, std::string>> classes; ///< names of class values, for from/to
-  std::size_t memory = std::size_t(64) << 20;
+  std::size_t memory = std::size_t(64) << 20;       ///< for the rows in hand; GDAL's cache of blocks comes on top, as the program has set it
 };
 
 /** What became of it. */

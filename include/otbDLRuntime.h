@@ -71,8 +71,9 @@ std::unique_ptr<Predictor> LoadMethod(const std::string& modelFile, const ModelC
                                       RuntimeReport& report);
 
 /** Loads a model so that it can be differentiated: with autograd through the graph as it was saved, or with its own method
- * div(x, t, e[, cond]) -> e^T J if it exports one. Never frozen, never in inference mode: slower than LoadPredictor().
- * \throw Error also when the network cannot be differentiated: it is tried */
+ * div(x, t, e[, cond]) -> e^T J if the contract declares one: forward()'s arguments with e behind the time (behind x where there is none), a product of the
+ * shape of x. Never frozen, never in inference mode: slower than LoadPredictor().
+ * \throw Error also when the network cannot be differentiated, or div() is not its derivative: it is tried */
 std::unique_ptr<DifferentiablePredictor> LoadDifferentiable(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options,
                                                             RuntimeReport& report);
 

@@ -144,7 +144,8 @@ class FlowNet(nn.Module):
 
     @torch.jit.export
     def features(self, x: Tensor) -> Tensor:
-        return self.attention(self.down(nn.functional.silu(self.norm(self.first(x.repeat(1, 2, 1, 1))))))
+        y = nn.functional.silu(self.norm(self.first(x.repeat(1, 2, 1, 1))))
+        return self.attention(self.down(y))
 
     @torch.jit.export
     def encode(self, x: Tensor) -> Tensor:
@@ -176,8 +177,17 @@ class DivFlow(NoGradFlow):
         return nn.functional.conv_transpose2d(e * (1.0 - y * y), self.conv.weight, padding=1)
 
 
+class WrongDivFlow(NoGradFlow):
+    """Returns J e where e^T J is asked for."""
+
+    @torch.jit.export
+    def div(self, x: Tensor, t: Tensor, e: Tensor) -> Tensor:
+        y = torch.tanh(self.conv(x) + t[:, None, None, None])
+        return (1.0 - y * y) * nn.functional.conv2d(e, self.conv.weight, padding=1)
+
+
 def flow_models():
-    """``{file name: network}`` of what denoises; their contracts are written where they are used."""
+    """``{file name: network}`` of what denoises; contracts are written where they are used."""
     torch.manual_seed(21)
     flow = FlowNet()
     with torch.no_grad():
@@ -186,6 +196,7 @@ def flow_models():
         "flow.pt": flow.eval(),
         "flow_nograd.pt": NoGradFlow().eval(),
         "flow_div.pt": DivFlow().eval(),
+        "flow_wrongdiv.pt": WrongDivFlow().eval(),
     }
 
 

@@ -303,7 +303,7 @@ public:
 private:
   std::optional<c10::InferenceMode> m_Inference;
   std::optional<at::AutoGradMode> m_Gradients;
-  /// Graphs run as they were saved: the optimiser would replace derivatives by its own after the first calls, which round differently.
+  /// Graphs run as they were saved, under LibTorch's own derivatives: the optimiser puts others in their place after the first calls, and is no faster here.
   std::optional<torch::jit::GraphOptimizerEnabledGuard> m_Interpreter;
 };
 
@@ -649,8 +649,9 @@ protected:
     }
     report.bytesBase = TensorMemory::InUse() - std::min(m_Before, TensorMemory::InUse());
     // Group normalisation in channels-last loses a digit (5e-5 instead of 2e-6 on logits with LibTorch 1.13).
-    const std::vector<Axis> image = {Axis::Batch, Axis::Bands, Axis::Height, Axis::Width};
-    const bool images = !m_Plain && std::all_of(m_Contract.inputs.begin(), m_Contract.inputs.end(), [&](const ModelInput& in) { return in.axes == image; });
+    const std::vector<Axis> image = {Axis::Batch, Axis::Bands, Axis::Height, Axis::Width}, scalar = {Axis::Batch};
+    const bool images = !m_Plain && std::all_of(m_Contract.inputs.begin(), m_Contract.inputs.end(),
+                                                [&](const ModelInput& in) { return in.axes == image || in.axes == scalar; });
     m_ChannelsLast = images && HasNode(graphs[0]->block(), {"conv2d", "_convolution"}) && !HasNode(graphs[0]->block(), {"group_norm", "instance_norm"});
   }
 
@@ -744,7 +745,7 @@ protected:
   }
 
   /** A tensor in the layout that the network is given. */
-  at::Tensor Layout(const at::Tensor& t) const { return m_ChannelsLast ? t.contiguous(at::MemoryFormat::ChannelsLast) : t; }
+  at::Tensor Layout(const at::Tensor& t) const { return m_ChannelsLast && t.dim() == 4 ? t.contiguous(at::MemoryFormat::ChannelsLast) : t; }
 
   /** The tensors of a result, in the contract's order. */
   std::vector<at::Tensor> Tensors(const c10::IValue& value) const
@@ -1335,10 +1336,19 @@ protected:
         throw Error("its output carries no gradient: it was exported under torch.no_grad, detached, or made of integers");
       }
       Product(inputs, part, e);
+      const auto product = Product(inputs, part, e);
+      if (m_Div && m_Type == at::kFloat)
+      {
+        CompareWithDifferences(inputs, e, product);
+      }
       Product(inputs, part, e); // the graph must outlive the first
     }
     catch (const std::exception& e)
     {
+      if (IsOutOfMemory(e))
+      {
+        throw;
+      }
       throw Error(Complaint("model", "that \"" + m_File + "\" cannot be differentiated" + (m_Div ? " with its method div" : "") + " (" + Brief(e) + ")",
                             "-estimator loglik needs a network that autograd can follow",
                             "Export it without torch.no_grad, or with a method div, or choose -estimator pmi or latent."));
@@ -1352,7 +1362,7 @@ protected:
     {
       m_Taken.push_back(at::zeros_like(in));
     }
-    m_Probe = at::zeros_like(m_Outputs[0]);
+    m_Probe = Layout(at::zeros_like(m_Outputs[0]));
     m_Product = at::zeros_like(m_Inputs[0]);
   }
 
@@ -1455,6 +1465,25 @@ private:
       throw Error(text.str());
     }
     return product;
+  }
+
+  /** A method div that returns something else, J e say, would go unnoticed. Compared along its own direction, where nothing cancels. */
+  void CompareWithDifferences(std::vector<at::Tensor> inputs, const at::Tensor& e, const at::Tensor& product)
+  {
+    constexpr double step = 1. / 64, tolerance = .1; // of networks that are not smooth
+    const double largest = product.abs().max().item<double>();
+    const auto move = product * (largest > 0. ? step / largest : 0.);
+    const auto x = inputs[0];
+    inputs[0] = x + move;
+    const auto above = Forward(inputs)[0];
+    inputs[0] = x - move;
+    const double found = (product * move).sum(at::kDouble).item<double>(), expected = ((above - Forward(inputs)[0]) * e).sum(at::kDouble).item<double>() / 2.;
+    if (!(std::abs(found - expected) <= tolerance * std::abs(found)))
+    {
+      std::ostringstream text;
+      text << "it is not e^T J: along its own direction it gives " << found << ", differences of forward() " << expected;
+      throw Error(text.str());
+    }
   }
 
   std::vector<at::Tensor> Taken(int from, int size) const

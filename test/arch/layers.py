@@ -21,6 +21,7 @@ FOREIGN = {
     "ITK": re.compile(r"^(itk|vnl|vcl)"),
     "OTB": re.compile(r"^otb(?!DL)"),
     "GDAL": re.compile(r"^(gdal|ogr|cpl)"),
+    "OpenCV": re.compile(r"^opencv"),
 }
 TORCH_NAMES = re.compile(r"\b(torch|at|c10|caffe2)::")
 COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"(?:\\.|[^\"\\\n])*\"", re.S)

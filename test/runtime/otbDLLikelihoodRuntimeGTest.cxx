@@ -528,6 +528,35 @@ TEST(Derivative, OfWhatHasNoneIsRefusedAtOnce)
   EXPECT_THAT(message("flow_div.pt", other), AllOf(HasSubstr("[2, 4, 32, 32]"), HasSubstr("[2, 8, 32, 32]")));
 }
 
+TEST(Derivative, ByAMethodThatIsNotOneIsRefused)
+{
+  auto contract = Plain();
+  contract.methods = {{"div", bands, 1}};
+  EXPECT_THAT(MessageOf([&] { Differentiable("flow_wrongdiv.pt", contract, Options(2, 1)); }),
+              AllOf(HasSubstr("flow_wrongdiv.pt"), HasSubstr("with its method div"), HasSubstr("not e^T J"), HasSubstr("differences of forward()")));
+}
+
+TEST(Derivative, OfConvolutionsAloneIsTakenInTheirLayout)
+{
+  auto contract = Plain();
+  contract.methods = {{"div", bands, 1}};
+  auto options = Options(2, 1);
+  auto fast = Differentiable("flow_div.pt", contract, options);
+  EXPECT_EQ(fast.report.memoryFormat, "channels-last");
+  EXPECT_EQ(fast->Probe().strideC, 1);
+  options.plainLayout = true;
+  auto plain = Differentiable("flow_div.pt", contract, options);
+  EXPECT_EQ(plain.report.memoryFormat, "contiguous");
+  const Arguments arguments = {Pattern({2, bands, patch, patch}, 0.), at::tensor({.2f, .9f})};
+  for (auto* m : {fast.predictor.get(), plain.predictor.get()})
+  {
+    Fill(*m, arguments);
+    m->Run(2);
+  }
+  EXPECT_LT(Difference(Output(*fast, 2), Output(*plain, 2)), 1e-6);
+  EXPECT_LT(Difference(Product(*fast, Probe(2)), Product(*plain, Probe(2))), 1e-6);
+}
+
 /** Puts a limit on tensors for the life of the object. */
 class Limit
 {
