@@ -7,6 +7,7 @@
 #include "otbDLApplication.h"
 
 #include "otbDLChangeObjects.h"
+#include "otbDLDates.h"
 #include "otbDLError.h"
 #include "otbDLLikelihood.h"
 #include "otbDLNetworkScore.h"
@@ -14,19 +15,23 @@
 #include "otbDLPatchSource.h"
 #include "otbDLSceneMapFilter.h"
 #include "otbDLScoreMapEngine.h"
+#include "otbDLSeriesRupture.h"
 #include "otbDLThreshold.h"
 
 #include "otbWrapperApplicationFactory.h"
 #include "otbWrapperTags.h"
 
 #include <gdal.h>
+#include <ogr_api.h>
 #include <nlohmann/json.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <filesystem>
 #include <fstream>
 #include <map>
 #include <memory>
+#include <numeric>
 #include <optional>
 #include <sstream>
 
@@ -157,8 +162,29 @@ private:
 
     AddParameter(ParameterType_InputImageList, "in1", "Image of the first date");
     SetParameterDescription("in1", "One or several files, whose bands are taken together");
+    MandatoryOff("in1");
     AddParameter(ParameterType_InputImageList, "in2", "Image of the second date");
     SetParameterDescription("in2", "As in1, on the same grid (see align)");
+    MandatoryOff("in2");
+    AddParameter(ParameterType_InputImageList, "il", "Series");
+    SetParameterDescription("il", "Instead of in1 and in2: one image a date, or one stack of all dates, date after date");
+    MandatoryOff("il");
+    AddParameter(ParameterType_InputFilename, "dates", "Dates of the series");
+    SetParameterDescription("dates", "Text file, a date a line (YYYYMMDD or YYYY-MM-DD) in the order of the files; unset: from the names of the files");
+    MandatoryOff("dates");
+    AddParameter(ParameterType_InputImageList, "maskl", "Validity of the series");
+    SetParameterDescription("maskl", "One band a date in one image, or one image a date, in the order of the series");
+    MandatoryOff("maskl");
+    AddParameter(ParameterType_Choice, "masktype", "What maskl holds");
+    AddChoice("masktype.invalid", "0 = valid");
+    AddChoice("masktype.valid", "0 = not valid, anything else valid");
+    AddChoice("masktype.scl", "Sentinel-2 scene classification: 2, 4, 5, 6, 7, 11 are valid");
+    MandatoryOff("masktype");
+    AddParameter(ParameterType_Int, "reference", "Dates that say what is normal");
+    SetParameterDescription("reference", "Of a series: its first valid dates; 0: a third of them, at least 6");
+    SetDefaultParameterInt("reference", 0);
+    SetMinimumParameterIntValue("reference", 0);
+    MandatoryOff("reference");
     AddModelParameters();
     MandatoryOff("model");
 
@@ -198,13 +224,23 @@ private:
     SetParameterDescription("which", "1 or 2, no-data 255; estimators with two directions only");
     SetDefaultOutputPixelType("which", ImagePixelType_uint8);
     MandatoryOff("which");
-    AddParameter(ParameterType_OutputFilename, "objects", "Change objects");
-    SetParameterDescription("objects", "GeoPackage of the polygons of the change map (needs change)");
-    MandatoryOff("objects");
-    AddParameter(ParameterType_Float, "minsize", "Smallest object");
-    SetParameterDescription("minsize", "In pixels");
-    SetDefaultParameterFloat("minsize", 0.f);
-    MandatoryOff("minsize");
+    AddObjectParameters();
+    AddParameter(ParameterType_Float, "fdr", "False-discovery rate of objects");
+    SetParameterDescription("fdr",
+                            "Objects are kept so that this share of them is false at most (Benjamini-Hochberg on the p-values of their mean scores); 0: all");
+    SetDefaultParameterFloat("fdr", 0.f);
+    MandatoryOff("fdr");
+    AddParameter(ParameterType_OutputImage, "rupture", "Ruptures of a series");
+    SetParameterDescription("rupture",
+                            "Four bands: first date after the best split (index from 1; 0: none), its decimal year, statistic, valid dates; no-data -1");
+    SetDefaultOutputPixelType("rupture", ImagePixelType_float);
+    MandatoryOff("rupture");
+    AddParameter(ParameterType_OutputImage, "alarm", "Alarms of a series");
+    SetParameterDescription("alarm",
+                            "Six bands: date of the CUSUM's alarm (index from 1; 0: none), its decimal year, that of the onset, highest CUSUM, date of the "
+                            "martingale's alarm (index), log10 of the martingale; no-data -1");
+    SetDefaultOutputPixelType("alarm", ImagePixelType_float);
+    MandatoryOff("alarm");
 
     AddParameter(ParameterType_InputImage, "mask", "Validity image");
     SetParameterDescription("mask", "One band on the same grid: pixels that are 0 are no-data");
@@ -406,12 +442,32 @@ private:
 
   void DoExecute() override
   {
-    std::optional<dl::ModelContract> contract;
-    const std::string estimator = ChooseEstimator(contract);
+    m_Scene = nullptr;
+    m_Calibrate.clear();
+    m_Fit.clear();
     CheckRange("clip", 0., .2, "a share between 0 and 0.2");
     CheckRange("alpha", 1e-9, .5, "a rate above 0, at most 0.5");
     CheckRange("smooth", -1., 100., "a number of pixels between 0 and 100, or -1");
-    CheckRange("minsize", 0., 1e12, "a number of pixels");
+    CheckRange("fdr", 0., 1., "a rate between 0 and 1");
+    const bool pair = HasValue("in1") || HasValue("in2");
+    if (HasValue("il") == pair)
+    {
+      throw dl::Error(dl::Complaint(pair ? "il" : "in1", pair ? "in1 or in2 as well" : "neither a pair nor a series", "in1 and in2, or il", ""));
+    }
+    if (!pair)
+    {
+      Series();
+      return;
+    }
+    for (const char* key : {"in1", "in2"})
+    {
+      if (!HasValue(key))
+      {
+        throw dl::Error(dl::Complaint(key, "nothing", "the image of that date", ""));
+      }
+    }
+    std::optional<dl::ModelContract> contract;
+    const std::string estimator = ChooseEstimator(contract);
     const std::string direction = GetParameterString("direction");
     const bool forward = direction != "backward", backward = direction != "forward";
 
@@ -428,11 +484,14 @@ private:
         settings.results.push_back(result);
       }
     }
-    m_Objects = IsParameterEnabled("objects") && HasValue("objects") ? GetParameterString("objects") : "";
-    if (!m_Objects.empty() && std::find(keys.begin(), keys.end(), "change") == keys.end())
+    for (const char* key : {"rupture", "alarm"})
     {
-      throw dl::Error(dl::Complaint("objects", "no -change", "the map that the objects are made from", "Give -change a file name as well."));
+      if (IsParameterEnabled(key) && HasValue(key))
+      {
+        throw dl::Error(dl::Complaint(key, "a pair of dates", "a series (il, dates)", "Leave it out."));
+      }
     }
+    m_Objects = CheckObjects("change");
 
     // The score.
     Json description = {{"estimator", estimator}, {"direction", direction}};
@@ -655,6 +714,258 @@ private:
     RegisterPipeline();
   }
 
+  /** A series: when does each pixel leave what is normal? */
+  void Series()
+  {
+    if (HasValue("model") || (GetParameterString("estimator") != "auto" && GetParameterString("estimator") != "regress"))
+    {
+      throw dl::Error(dl::Complaint(HasValue("model") ? "model" : "estimator",
+                                    HasValue("model") ? "a model for a series" : GetParameterString("estimator") + " of a series",
+                                    "-estimator regress, which scores the dates of a series", "Give a pair (in1, in2) instead."));
+    }
+    for (const char* key : {"which", "calibrate"})
+    {
+      if (IsParameterEnabled(key) && HasValue(key))
+      {
+        throw dl::Error(dl::Complaint(key, "a series", "a pair of dates (in1, in2)", "Leave it out."));
+      }
+    }
+    for (const char* key : {"calibration", "fit"})
+    {
+      if (HasValue(key))
+      {
+        throw dl::Error(dl::Complaint(key, "a series", "a pair of dates (in1, in2)", "Leave it out."));
+      }
+    }
+    Begin();
+    auto* images = GetParameterImageList("il");
+    const auto names = GetParameterStringList("il");
+
+    // Dates, and where each lies in the files.
+    std::vector<dl::Day> days;
+    if (HasValue("dates"))
+    {
+      const std::string file = GetParameterString("dates");
+      NoteInputFile(file);
+      days = dl::ParseDates(ReadText(file, "dates"), "dates", file);
+    }
+    else
+    {
+      for (const auto& name : names)
+      {
+        const auto day = dl::DateInName(name);
+        if (!day)
+        {
+          throw dl::Error(dl::Complaint("dates", "nothing, and no date in the name \"" + name + "\"", "a file of dates, or YYYYMMDD in each name", ""));
+        }
+        days.push_back(*day);
+      }
+    }
+    const int dates = static_cast<int>(days.size());
+    const bool stack = images->Size() == 1;
+    const int components = static_cast<int>(images->GetNthElement(0)->GetNumberOfComponentsPerPixel());
+    if (!stack && images->Size() != days.size())
+    {
+      throw dl::Error(dl::Complaint("il", std::to_string(images->Size()) + " images", std::to_string(dates) + ", one for each of the dates", ""));
+    }
+    if (stack && components % dates != 0)
+    {
+      throw dl::Error(dl::Complaint("il", "a stack of " + std::to_string(components) + " bands", "a multiple of the " + std::to_string(dates) + " dates", ""));
+    }
+    const int bands = stack ? components / dates : components;
+    if (dates < 8)
+    {
+      throw dl::Error(dl::Complaint("il", std::to_string(dates) + " dates", "at least 8", "For two dates use in1 and in2."));
+    }
+    std::vector<int> order(days.size());
+    std::iota(order.begin(), order.end(), 0);
+    std::sort(order.begin(), order.end(), [&](int a, int b) { return days[a] < days[b]; });
+    for (std::size_t k = 1; k < order.size(); ++k)
+    {
+      if (days[order[k]] == days[order[k - 1]])
+      {
+        throw dl::Error(dl::Complaint("dates", dl::ToString(days[order[k]]) + " twice", "each date once", ""));
+      }
+    }
+    const int reference = GetParameterInt("reference");
+    if (reference > 0 && reference + 2 > dates)
+    {
+      throw dl::Error(dl::Complaint("reference", std::to_string(reference) + " of " + std::to_string(dates) + " dates", "at least two dates fewer", ""));
+    }
+
+    // Inputs: dates, then masks.
+    itk::ImageBase<2>::Pointer onto;
+    if (GetParameterString("align") == "resample")
+    {
+      onto = images->GetNthElement(0);
+    }
+    std::vector<dl::PatchMapFilter::Input> inputs;
+    const auto split = [&](const std::string& key, int number)
+    {
+      auto all = MakeInput(key, {}, onto);
+      for (std::size_t k = 0; k < all.images.size(); ++k)
+      {
+        dl::PatchMapFilter::Input one;
+        one.images = {all.images[k]};
+        one.names = {all.names[k]};
+        one.model.name = key;
+        const auto count = static_cast<int>(all.images[k]->GetNumberOfComponentsPerPixel());
+        if (count != number)
+        {
+          throw dl::Error(dl::Complaint(all.names[k], std::to_string(count) + " band(s)", std::to_string(number), ""));
+        }
+        for (int b = 0; b < count; ++b)
+        {
+          one.model.bands.push_back("band " + std::to_string(b + 1));
+          one.model.scaling.push_back({});
+        }
+        inputs.push_back(std::move(one));
+      }
+      return all.images.size();
+    };
+    const auto count = split("il", stack ? components : bands);
+    if (HasValue("maskl"))
+    {
+      const auto masks = GetParameterImageList("maskl")->Size();
+      if (masks != 1 && masks != days.size())
+      {
+        throw dl::Error(dl::Complaint("maskl", std::to_string(masks) + " images", "one, or " + std::to_string(dates) + ", one a date", ""));
+      }
+      split("maskl", masks == 1 ? dates : 1);
+    }
+    auto filter = dl::SceneMapFilter::New();
+    m_Scene = filter;
+    filter->SetInputs(std::move(inputs));
+    if (HasValue("mask"))
+    {
+      filter->SetMask(GetParameterImage("mask"), "mask");
+      NoteInput("mask");
+    }
+    filter->SetDescription("regression of each date on the first ones");
+
+    dl::RuptureMapSettings settings;
+    const std::vector<std::pair<std::string, dl::SeriesResult>> all = {{"out", dl::SeriesResult::Score},
+                                                                       {"pvalue", dl::SeriesResult::PValue},
+                                                                       {"change", dl::SeriesResult::Change},
+                                                                       {"rupture", dl::SeriesResult::Rupture},
+                                                                       {"alarm", dl::SeriesResult::Alarm}};
+    std::vector<std::string> keys;
+    for (const auto& [key, result] : all)
+    {
+      if (key == "out" || (IsParameterEnabled(key) && HasValue(key)))
+      {
+        keys.push_back(key);
+        settings.results.push_back(result);
+      }
+    }
+    m_Objects = CheckObjects("change");
+    const double smooth = GetParameterFloat("smooth") >= 0.f ? GetParameterFloat("smooth") : 1.5;
+    settings.smooth = smooth;
+    settings.seed = static_cast<std::uint32_t>(GetParameterInt("seed"));
+    settings.rupture.reference = reference;
+    settings.rupture.falseAlarms = GetParameterFloat("alpha");
+    settings.rupture.permutations = std::find(keys.begin(), keys.end(), "pvalue") == keys.end() ? 0 : 199;
+    for (const int k : order)
+    {
+      // Middle of the day in a year of its own length.
+      const std::string text = dl::ToString(days[k]);
+      const int year = std::stoi(text.substr(0, 4));
+      const double length = dl::MakeDay(year + 1, 1, 1) - dl::MakeDay(year, 1, 1);
+      settings.years.push_back(year + (dl::DayOfYear(days[k]) - .5) / length);
+    }
+    filter->SetOperator(std::make_shared<dl::SeriesOperator>(settings.results));
+    PrepareOutputs(filter, keys);
+    const std::map<std::string, dl::SeriesMaskKind> kinds = {
+        {"invalid", dl::SeriesMaskKind::Invalid}, {"valid", dl::SeriesMaskKind::Valid}, {"scl", dl::SeriesMaskKind::Scl}};
+    const auto kind = kinds.at(GetParameterString("masktype"));
+    const double clip = GetParameterFloat("clip");
+    otbAppLogINFO(<< filter->GetJob().width << " x " << filter->GetJob().height << " pixels, " << dates << " dates from " << dl::ToString(days[order.front()])
+                  << " to " << dl::ToString(days[order.back()]) << ", " << bands << " bands; the first " << (reference > 0 ? reference : std::max(6, dates / 3))
+                  << " valid dates of a pixel say what is normal");
+    filter->SetEngineFactory(
+        [=](const dl::SceneMapFilter::Scene& scene) -> std::unique_ptr<dl::MapEngine>
+        {
+          dl::EngineSettings whole = scene.settings;
+          whole.window = {};
+          dl::SeriesScene series;
+          series.pixels = scene.pixels;
+          series.inputs = scene.inputs;
+          series.images = static_cast<int>(count);
+          series.dates = dates;
+          series.bands = bands;
+          series.order = order;
+          series.mask = kind;
+          series.width = scene.width;
+          series.height = scene.height;
+          series.clip = clip;
+          series.threads = scene.settings.threads;
+          series.readBytes = scene.settings.readBytes;
+          return std::make_unique<dl::RuptureMapEngine>(std::make_shared<dl::SeriesScore>(series, reference), scene.width, scene.height, settings, whole);
+        });
+    Connect(nullptr);
+    m_Description =
+        Json({{"estimator", "regress"}, {"dates", dates}, {"reference", reference}, {"smooth", smooth}, {"alpha", GetParameterFloat("alpha")}}).dump();
+    SetMultiWriting(keys.size() > 1);
+    for (std::size_t r = 0; r < keys.size(); ++r)
+    {
+      SetParameterOutputImage(keys[r], filter->GetOutput(r));
+    }
+    RegisterPipeline();
+  }
+
+  /** Keeps the objects whose p-values pass the procedure of Benjamini and Hochberg (1995); notes the p-values. */
+  void ControlDiscoveries(const dl::ScoreMapEngine& engine)
+  {
+    GDALDatasetH dataset = GDALOpenEx(m_Objects.c_str(), GDAL_OF_VECTOR | GDAL_OF_UPDATE, nullptr, nullptr, nullptr);
+    OGRLayerH layer = dataset ? GDALDatasetGetLayer(dataset, 0) : nullptr;
+    if (!layer)
+    {
+      throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be opened again", "a GeoPackage", ""));
+    }
+    OGRFieldDefnH field = OGR_Fld_Create("pvalue", OFTReal);
+    OGR_L_CreateField(layer, field, TRUE);
+    OGR_Fld_Destroy(field);
+    const int mean = OGR_FD_GetFieldIndex(OGR_L_GetLayerDefn(layer), "mean_score");
+    const int at = OGR_FD_GetFieldIndex(OGR_L_GetLayerDefn(layer), "pvalue");
+    std::vector<std::pair<double, GIntBig>> objects;
+    OGR_L_ResetReading(layer);
+    while (OGRFeatureH feature = OGR_L_GetNextFeature(layer))
+    {
+      objects.emplace_back(engine.PValue(OGR_F_GetFieldAsDouble(feature, mean)), OGR_F_GetFID(feature));
+      OGR_F_Destroy(feature);
+    }
+    std::sort(objects.begin(), objects.end());
+    const double rate = GetParameterFloat("fdr");
+    std::size_t kept = 0;
+    for (std::size_t k = 0; k < objects.size(); ++k)
+    {
+      if (objects[k].first <= rate * static_cast<double>(k + 1) / static_cast<double>(objects.size()))
+      {
+        kept = k + 1;
+      }
+    }
+    bool good = GDALDatasetStartTransaction(dataset, FALSE) == OGRERR_NONE;
+    for (std::size_t k = 0; k < objects.size(); ++k)
+    {
+      if (k >= kept)
+      {
+        good = OGR_L_DeleteFeature(layer, objects[k].second) == OGRERR_NONE && good;
+        continue;
+      }
+      OGRFeatureH feature = OGR_L_GetFeature(layer, objects[k].second);
+      OGR_F_SetFieldDouble(feature, at, objects[k].first);
+      good = OGR_L_SetFeature(layer, feature) == OGRERR_NONE && good;
+      OGR_F_Destroy(feature);
+    }
+    good = GDALDatasetCommitTransaction(dataset) == OGRERR_NONE && good;
+    GDALClose(dataset);
+    if (!good)
+    {
+      throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be changed", "room on the disk", ""));
+    }
+    otbAppLogINFO(<< kept << " of " << objects.size() << " objects are kept at a false-discovery rate of " << rate);
+  }
+
   /** How change is told from no change, and what is kept of it. */
   void Decision(dl::ScoreSettings& settings, double smooth)
   {
@@ -775,15 +1086,28 @@ private:
   void FinishFile(const std::string& key, const std::string& path) override
   {
     const auto* engine = Engine();
-    GDALDatasetH dataset = engine ? GDALOpen(path.c_str(), GA_Update) : nullptr;
+    GDALDatasetH dataset = m_Scene ? GDALOpen(path.c_str(), GA_Update) : nullptr;
     if (!dataset)
     {
       return; // a format that takes no notes
     }
+    GDALSetMetadataItem(dataset, "OTBTORCH_SETTINGS", m_Description.c_str(), nullptr);
+    if (!engine)
+    {
+      const std::map<std::string, std::vector<const char*>> bands = {
+          {"rupture", {"first date after", "decimal year", "statistic", "valid dates"}},
+          {"alarm", {"CUSUM alarm", "decimal year", "onset, decimal year", "highest CUSUM", "martingale alarm", "log10 martingale"}}};
+      const auto found = bands.find(key);
+      for (std::size_t b = 0; found != bands.end() && b < found->second.size(); ++b)
+      {
+        GDALSetDescription(GDALGetRasterBand(dataset, static_cast<int>(b) + 1), found->second[b]);
+      }
+      GDALClose(dataset);
+      return;
+    }
     const auto& choice = engine->Fit().choice;
     std::ostringstream threshold;
     threshold << choice.threshold;
-    GDALSetMetadataItem(dataset, "OTBTORCH_SETTINGS", m_Description.c_str(), nullptr);
     GDALSetMetadataItem(dataset, "OTBTORCH_THRESHOLD", threshold.str().c_str(), nullptr);
     GDALSetMetadataItem(dataset, "OTBTORCH_THRESHOLD_RULE", choice.reason.c_str(), nullptr);
     GDALSetDescription(GDALGetRasterBand(dataset, 1), key == "out" ? "score" : key == "pvalue" ? "-log10 p" : key.c_str());
@@ -794,6 +1118,28 @@ private:
   {
     Superclass::ReportRun();
     const auto* engine = Engine();
+    if (!m_Objects.empty())
+    {
+      std::map<std::string, std::string> attributes = {{"settings", m_Description}};
+      for (const char* key : {"in1", "in2"})
+      {
+        const auto names = HasValue(key) ? GetParameterStringList(key) : std::vector<std::string>();
+        if (!names.empty())
+        {
+          const auto day = dl::DateInName(names.front());
+          attributes[key == std::string("in1") ? "date1" : "date2"] = day ? dl::ToString(*day) : fs::path(SplitName(names.front()).first).filename().string();
+        }
+      }
+      WriteObjects("change", "out", "score", {}, attributes);
+      if (engine && GetParameterFloat("fdr") > 0.f)
+      {
+        ControlDiscoveries(*engine);
+      }
+    }
+    if (const auto* series = m_Scene ? m_Scene->GetSceneEngine<dl::RuptureMapEngine>() : nullptr)
+    {
+      otbAppLogINFO(<< "Of " << series->Pixels() << " pixels with data, " << series->Alarms() << " raised the martingale's alarm");
+    }
     if (!engine)
     {
       return;

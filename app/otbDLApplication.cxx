@@ -407,6 +407,83 @@ otb::dl::ModelContract DLApplication::ReadModelContract(bool ensembles)
   return m_Contracts.front();
 }
 
+void DLApplication::AddObjectParameters()
+{
+  AddParameter(ParameterType_OutputFilename, "objects", "Change objects");
+  SetParameterDescription("objects", "GeoPackage (.gpkg) of the polygons of the change map, with area, perimeter, score and compactness");
+  MandatoryOff("objects");
+  AddParameter(ParameterType_Float, "minsize", "Smallest object");
+  SetParameterDescription("minsize", "Area below which objects are dropped, in the unit of sizeunit");
+  AddParameter(ParameterType_Float, "fill", "Largest hole filled");
+  SetParameterDescription("fill", "Area up to which holes of objects are filled, in the unit of sizeunit");
+  AddParameter(ParameterType_Float, "simplify", "Simplification");
+  SetParameterDescription("simplify", "Tolerance in pixels; borders between objects stay shared");
+  for (const char* key : {"minsize", "fill", "simplify"})
+  {
+    SetDefaultParameterFloat(key, 0.f);
+    SetMinimumParameterFloatValue(key, 0.f);
+    MandatoryOff(key);
+  }
+  AddParameter(ParameterType_Choice, "sizeunit", "Unit of areas");
+  AddChoice("sizeunit.px", "Pixels");
+  AddChoice("sizeunit.m2", "Square metres");
+  MandatoryOff("sizeunit");
+  AddParameter(ParameterType_Int, "opening", "Morphological opening");
+  SetParameterDescription("opening", "Radius in pixels of the disk that the map is opened with before objects are made; 0: none");
+  SetDefaultParameterInt("opening", 0);
+  SetMinimumParameterIntValue("opening", 0);
+  MandatoryOff("opening");
+}
+
+std::string DLApplication::CheckObjects(const std::string& map)
+{
+  if (!IsParameterEnabled("objects") || !HasValue("objects"))
+  {
+    return "";
+  }
+  const std::string file = GetParameterString("objects");
+  if (!IsParameterEnabled(map) || !HasValue(map))
+  {
+    throw Error(Complaint("objects", "no -" + map, "the map that the objects are made from", "Give -" + map + " a file name as well."));
+  }
+  const fs::path path(file), folder = path.parent_path().empty() ? fs::path(".") : path.parent_path();
+  if (path.extension() != ".gpkg")
+  {
+    throw Error(Complaint("objects", "\"" + file + "\"", "a name that ends in .gpkg", ""));
+  }
+  if (!fs::is_directory(folder) || access(folder.c_str(), W_OK) != 0)
+  {
+    throw Error(
+        Complaint("objects", "\"" + file + "\", in a folder that does not exist or where you may not write", "a writable file name", "Make the folder first."));
+  }
+  const std::string options = SplitName(GetParameterString(map)).second;
+  if (options.find("&box=") != std::string::npos)
+  {
+    throw Error(Complaint("objects", "-" + map + " with a box", "the whole map", "Objects at the edge of a box would be cut."));
+  }
+  return file;
+}
+
+otb::dl::ObjectReport DLApplication::WriteObjects(const std::string& map, const std::string& score, const std::string& scoreName,
+                                                  const std::vector<std::pair<int, std::string>>& classes, const std::map<std::string, std::string>& attributes)
+{
+  otb::dl::ObjectSettings settings;
+  settings.minimumArea = GetParameterFloat("minsize");
+  settings.fill = GetParameterFloat("fill");
+  settings.minimumInPixels = GetParameterString("sizeunit") == "px";
+  settings.opening = GetParameterInt("opening");
+  settings.simplify = GetParameterFloat("simplify");
+  settings.classes = classes;
+  settings.attributes = attributes;
+  settings.memory = (static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20) / 4;
+  const auto path = [this](const std::string& key) { return key.empty() ? "" : SplitName(GetParameterString(key)).first; };
+  const std::string file = GetParameterString("objects");
+  const auto report = otb::dl::WriteChangeObjects(path(map), path(score), scoreName, static_cast<int>(classes.size()), file, settings, {});
+  otbAppLogINFO(<< "Wrote " << file << ": " << report.objects << " objects" << (report.tooSmall ? ", " + std::to_string(report.tooSmall) + " too small" : "")
+                << (report.holesFilled ? ", " + std::to_string(report.holesFilled) + " holes filled" : ""));
+  return report;
+}
+
 void DLApplication::AddAlignParameter()
 {
   AddParameter(ParameterType_Choice, "align", "Dates on different grids");

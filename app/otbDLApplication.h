@@ -7,6 +7,7 @@
 #ifndef otbDLApplication_h
 #define otbDLApplication_h
 
+#include "otbDLChangeObjects.h"
 #include "otbDLModelContract.h"
 #include "otbDLPatchMapFilter.h"
 #include "otbDLRasters.h"
@@ -77,6 +78,17 @@ protected:
    * \param onto bring files that lie on another grid onto that of this image; null: leave them as they are
    * \throw Error when it holds no image */
   otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto = nullptr);
+
+  /** Adds objects and how they are made. */
+  void AddObjectParameters();
+
+  /** The GeoPackage asked for, or an empty name; checks what can be wrong with it before the first pixel.
+   * \param map key of the output that the objects are made from */
+  std::string CheckObjects(const std::string& map);
+
+  /** Makes it from finished files. \param classes of a from-to map */
+  otb::dl::ObjectReport WriteObjects(const std::string& map, const std::string& score, const std::string& scoreName,
+                                     const std::vector<std::pair<int, std::string>>& classes, const std::map<std::string, std::string>& attributes);
 
   /** Adds align. */
   void AddAlignParameter();

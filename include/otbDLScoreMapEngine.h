@@ -128,6 +128,9 @@ public:
   const SceneFit& Fit() const { return m_Fit; }
   std::int64_t ValidPixels() const { return m_Valid; }
 
+  /** Probability of such a score where nothing changed. */
+  double PValue(double score) const;
+
   /** Valid after the first region, if it was to be made. */
   const ScoreCalibration& Calibration() const { return m_Calibration; }
 
@@ -137,7 +140,6 @@ private:
   void Calibrate();
   void GroupPlanes(const PlaneFile& raw, const Region& rows, const ScoreGroup& group, std::vector<float>& mean, std::vector<float>& difference) const;
   std::vector<Region> Bands() const;
-  double PValue(double score) const;
 
   std::shared_ptr<SceneScore> m_Score;
   Region m_Image;

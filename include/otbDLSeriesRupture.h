@@ -144,6 +144,9 @@ struct RuptureMapSettings
 
 /** \class RuptureMapEngine
  * \brief Scores all dates of a scene first, then says of any region when its pixels left what is normal.
+ *
+ * Scores are compared with those of the same date elsewhere in the scene (their logarithm less its median, over its lower deviation) before they are watched:
+ * what happens to all pixels on a date is no rupture.
  * \ingroup OTBTorch
  */
 class RuptureMapEngine : public MapEngine
@@ -161,6 +164,9 @@ public:
 
 private:
   void Prepare(const Progress& progress);
+  void Level();
+  void Smoothed(int date, const Region& part, std::vector<float>& scores) const;
+  float Unusual(float score, int date) const;
 
   std::shared_ptr<SceneScore> m_Score;
   Region m_Image;
@@ -169,6 +175,7 @@ private:
   EngineStatistics m_Statistics;
   std::vector<float> m_Kernel;
   std::unique_ptr<PlaneFile> m_File;
+  std::vector<double> m_Middle, m_Deviation; ///< of the logarithm of each date's scores
   std::int64_t m_Pixels = 0;
   std::int64_t m_Alarms = 0;
 };

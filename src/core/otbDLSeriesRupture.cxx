@@ -519,6 +519,70 @@ void RuptureMapEngine::Prepare(const Progress& progress)
   }
 }
 
+/** Scores of a date, smoothed. */
+void RuptureMapEngine::Smoothed(int date, const Region& part, std::vector<float>& scores) const
+{
+  const int radius = KernelRadius(m_Kernel);
+  const Region wide{part.x0 - radius, part.y0 - radius, part.x1 + radius, part.y1 + radius};
+  Region needed;
+  MirroredInterval(wide.x0, wide.x1, m_Image.x1, needed.x0, needed.x1);
+  MirroredInterval(wide.y0, wide.y1, m_Image.y1, needed.y0, needed.y1);
+  const auto columns = MirroredOffsets(wide.x0, wide.x1, m_Image.x1, needed.x0), lines = MirroredOffsets(wide.y0, wide.y1, m_Image.y1, needed.y0);
+  std::vector<float> read(static_cast<std::size_t>(needed.Area())), window(static_cast<std::size_t>(wide.Area()));
+  m_File->Read(date, needed, read.data());
+  for (std::size_t y = 0; y < lines.size(); ++y)
+  {
+    for (std::size_t x = 0; x < columns.size(); ++x)
+    {
+      window[y * columns.size() + x] = read[static_cast<std::size_t>(lines[y] * needed.Width() + columns[x])];
+    }
+  }
+  SmoothScores(window, wide.Width(), wide.Height(), m_Kernel, scores);
+}
+
+/** A score among those of its date: noise, haze and the season's contrast make all pixels of a date more or less unusual, and none of them a rupture. */
+float RuptureMapEngine::Unusual(float score, int date) const
+{
+  return static_cast<float>((std::log(std::max(score, 1e-6f)) - m_Middle[date]) / m_Deviation[date]);
+}
+
+/** Median and lower half of the logarithm of each date's scores, in cells drawn by their place. */
+void RuptureMapEngine::Level()
+{
+  const int dates = m_Score->Planes();
+  m_Middle.assign(static_cast<std::size_t>(dates), 0.);
+  m_Deviation.assign(static_cast<std::size_t>(dates), 1.);
+  const auto cells = SceneCells(m_Image.x1, m_Image.y1, 256, cellSide);
+  const auto level = [&](int t)
+  {
+    std::vector<float> values, scores;
+    for (const auto& cell : cells)
+    {
+      Smoothed(t, cell, scores);
+      for (const float v : scores)
+      {
+        if (!std::isnan(v))
+        {
+          values.push_back(std::log(std::max(v, 1e-6f)));
+        }
+      }
+    }
+    if (values.size() < 16)
+    {
+      return;
+    }
+    const auto at = [&](double share)
+    {
+      const auto k = static_cast<std::ptrdiff_t>(share * static_cast<double>(values.size() - 1));
+      std::nth_element(values.begin(), values.begin() + k, values.end());
+      return static_cast<double>(values[static_cast<std::size_t>(k)]);
+    };
+    m_Middle[t] = at(.5);
+    m_Deviation[t] = std::max(1e-3, m_Middle[t] - at(.1586553));
+  };
+  ParallelFor(dates, m_Engine.threads, level);
+}
+
 void RuptureMapEngine::Produce(const Region& region, const std::vector<ResultPlane>& results, const Progress& progress)
 {
   if (!m_File)
@@ -527,6 +591,7 @@ void RuptureMapEngine::Produce(const Region& region, const std::vector<ResultPla
     {
       Stopwatch watch(m_Statistics.secondsModel);
       Prepare(progress);
+      Level();
     }
     catch (...)
     {
@@ -536,7 +601,7 @@ void RuptureMapEngine::Produce(const Region& region, const std::vector<ResultPla
   }
   Stopwatch watch(m_Statistics.secondsDeciding);
   const RuptureDetector detector(m_Settings.rupture, KeyedRandom(m_Settings.seed, 0x52));
-  const int dates = m_Score->Planes(), radius = KernelRadius(m_Kernel);
+  const int dates = m_Score->Planes();
   constexpr std::int64_t side = 64; // enough to keep all threads busy, little enough to hold all dates
   std::atomic<std::int64_t> seen{0}, alarms{0};
   for (std::int64_t y0 = region.y0; y0 < region.y1; y0 += side)
@@ -549,24 +614,14 @@ void RuptureMapEngine::Produce(const Region& region, const std::vector<ResultPla
     const auto work = [&](int k)
     {
       const Region& part = parts[k];
-      const Region wide{part.x0 - radius, part.y0 - radius, part.x1 + radius, part.y1 + radius};
-      Region needed;
-      MirroredInterval(wide.x0, wide.x1, m_Image.x1, needed.x0, needed.x1);
-      MirroredInterval(wide.y0, wide.y1, m_Image.y1, needed.y0, needed.y1);
-      const auto columns = MirroredOffsets(wide.x0, wide.x1, m_Image.x1, needed.x0), lines = MirroredOffsets(wide.y0, wide.y1, m_Image.y1, needed.y0);
-      std::vector<float> read(static_cast<std::size_t>(needed.Area())), window(static_cast<std::size_t>(wide.Area()));
       std::vector<std::vector<float>> scores(static_cast<std::size_t>(dates));
       for (int t = 0; t < dates; ++t)
       {
-        m_File->Read(t, needed, read.data());
-        for (std::size_t y = 0; y < lines.size(); ++y)
+        Smoothed(t, part, scores[t]);
+        for (auto& v : scores[t])
         {
-          for (std::size_t x = 0; x < columns.size(); ++x)
-          {
-            window[y * columns.size() + x] = read[static_cast<std::size_t>(lines[y] * needed.Width() + columns[x])];
-          }
+          v = Unusual(v, t);
         }
-        SmoothScores(window, wide.Width(), wide.Height(), m_Kernel, scores[t]);
       }
       std::vector<float> series(static_cast<std::size_t>(dates));
       for (std::int64_t p = 0; p < part.Area(); ++p)
