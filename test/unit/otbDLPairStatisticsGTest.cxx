@@ -835,7 +835,8 @@ TEST(AlterationDetector, ScoresDoNotChangeWithAffineChangesOfEitherDate)
       worst = std::max(worst, std::abs(double(got[0][i]) - want[0][i]) / std::max(1.f, want[0][i]));
     }
     EXPECT_LT(worst, 1e-3);
-    std::printf("%d iterations: scores agree to %.2g, relative beyond 1; highest %.1f\n", iterations, worst, double(*std::max_element(want[0].begin(), want[0].end())));
+    std::printf("%d iterations: scores agree to %.2g, relative beyond 1; highest %.1f\n", iterations, worst,
+                double(*std::max_element(want[0].begin(), want[0].end())));
     for (int v = 0; v < 3; ++v)
     {
       EXPECT_NEAR(mixed.Correlations()[v], plain.Correlations()[v], 1e-5);
@@ -899,6 +900,28 @@ TEST(AlterationDetector, ReweightingRaisesCorrelationsWhereATenthChanged)
   AlterationDetector few(Pair(changed), 2);
   few.Fit([](double) {});
   EXPECT_LE(few.Iterations(), 2);
+}
+
+TEST(AlterationDetector, ReweightedSquaresOfUnchangedPixelsAreNearChiSquare)
+{
+  for (const double changed : {0., .1})
+  {
+    const auto source = GaussianPair(300, 250, 3, 3, changed);
+    AlterationDetector score(Pair(source), 30);
+    score.Fit({});
+    const auto plane = ScoreOf(score, {0, 0, 300, 250})[0];
+    double alarms = 0., unchanged = 0.;
+    for (std::int64_t i = 0; i < 300 * 250; ++i)
+    {
+      if (!(KeyedRandom(1, 2).Uniform(i % 300, i / 300, 0, 0) < changed))
+      {
+        alarms += ChiSquareTail(double(plane[i]) * plane[i], 3) <= .01;
+        ++unchanged;
+      }
+    }
+    std::printf("%.0f %% changed: %.4f false alarms at .01\n", 100. * changed, alarms / unchanged);
+    EXPECT_NEAR(alarms / unchanged, changed > 0. ? .006 : .01, .003);
+  }
 }
 
 TEST(AlterationDetector, DatesMayBeExchanged)

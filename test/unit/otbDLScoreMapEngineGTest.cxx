@@ -323,6 +323,22 @@ TEST(ScoreMapEngine, PValuesOfGaussianAndLogNormalScoresAreNearTheTruth)
   }
 }
 
+TEST(ScoreMapEngine, AFewExtremeScoresDoNotMoveTheNullDistribution)
+{
+  for (const float k : {0.f, 10.f, 1e3f, 1e5f, 1e12f, 1e30f})
+  {
+    auto planes = Gaussian(300, 300, 1);
+    for (int i = 7; i < 90000; i += 9000)
+    {
+      planes[0][i] = i % 2 == 0 ? k : -k;
+    }
+    Bench bench(300, 300, planes, Settings({Group({0})}));
+    bench.All();
+    EXPECT_NEAR(bench.engine->Fit().nullMiddle, 0., .02) << k;
+    EXPECT_NEAR(bench.engine->Fit().nullDeviation, 1., .02) << k;
+  }
+}
+
 TEST(ScoreMapEngine, PValuesMayBeChiSquare)
 {
   auto planes = Gaussian(30, 20, 1, 3.);
