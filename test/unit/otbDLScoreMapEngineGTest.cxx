@@ -15,7 +15,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <memory>
 #include <numeric>
@@ -319,7 +318,7 @@ TEST(ScoreMapEngine, PValuesOfGaussianAndLogNormalScoresAreNearTheTruth)
       }
     }
     EXPECT_LT(worst, .06) << "2 % changed move the median by .025 deviations";
-    std::printf("empirical null%s: -log10 p off by %.3f (1 + truth) at most\n", logarithm ? ", logarithm" : "", worst);
+    RecordProperty(logarithm ? "worst_logarithm" : "worst", std::to_string(worst));
   }
 }
 
@@ -423,7 +422,8 @@ TEST(ScoreCalibration, PValuesAreRanksAmongTheCalibrationPixels)
     EXPECT_DOUBLE_EQ(c.PValue(sorted.back() + 1e-3), 1. / (double(n) + 1.));
     EXPECT_DOUBLE_EQ(c.PValue(sorted.front()), 1.);
     EXPECT_DOUBLE_EQ(c.PValue(-100.), 1.);
-    std::printf("%zu pixels: p off by %.2g at most, too small by %.2g at most\n", n, worst, lenient);
+    RecordProperty("worst_" + std::to_string(n), std::to_string(worst));
+    RecordProperty("too_small_" + std::to_string(n), std::to_string(lenient));
   }
 }
 
