@@ -139,7 +139,8 @@ private:
   void Learn();
   void Calibrate();
   void GroupPlanes(const PlaneFile& raw, const Region& rows, const ScoreGroup& group, std::vector<float>& mean, std::vector<float>& difference) const;
-  std::vector<Region> Bands() const;
+  std::vector<Region> Bands(std::int64_t height) const;
+  std::int64_t RowsOf(std::size_t planes) const;
 
   std::shared_ptr<SceneScore> m_Score;
   Region m_Image;

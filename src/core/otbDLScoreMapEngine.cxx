@@ -32,7 +32,9 @@ using Json = nlohmann::json;
 
 constexpr float none = std::numeric_limits<float>::quiet_NaN();
 constexpr std::size_t bins = 4096;
-constexpr std::int64_t bandRows = 256;
+/** Rows that are scored at once, and the copies of a row that smoothing and joining planes take. */
+constexpr std::int64_t mostRows = 256;
+constexpr std::size_t copies = 14;
 constexpr std::size_t quantileCount = 1025;
 
 /** Where the share q of the counts is reached, in the units of the histogram. */
@@ -88,6 +90,12 @@ void CheckMoments(const std::vector<double>& mean, const std::vector<double>& de
     throw Error(std::string(what) + " \"" + origin + "\" holds no usable means and standard deviations: make it again");
   }
 }
+
+/** What a row of scores adds up to. */
+struct RowSums
+{
+  double sum = 0., squares = 0., count = 0.;
+};
 
 } // namespace
 
@@ -199,14 +207,27 @@ ScoreMapEngine::ScoreMapEngine(std::shared_ptr<SceneScore> score, std::int64_t w
 {
 }
 
-std::vector<Region> ScoreMapEngine::Bands() const
+std::vector<Region> ScoreMapEngine::Bands(std::int64_t height) const
 {
   std::vector<Region> bands;
-  for (std::int64_t y = 0; y < m_Image.y1; y += bandRows)
+  for (std::int64_t y = 0; y < m_Image.y1; y += height)
   {
-    bands.push_back({0, y, m_Image.x1, std::min(m_Image.y1, y + bandRows)});
+    bands.push_back({0, y, m_Image.x1, std::min(m_Image.y1, y + height)});
   }
   return bands;
+}
+
+/** Rows of which so many copies of floats fit into a share of the memory given. */
+std::int64_t ScoreMapEngine::RowsOf(std::size_t planes) const
+{
+  const std::size_t row = planes * sizeof(float) * static_cast<std::size_t>(std::max<std::int64_t>(1, m_Image.x1));
+  // Halves of the cells that scenes are scored in, so that few cells are cut.
+  std::int64_t rows = mostRows;
+  while (rows > 16 && static_cast<std::size_t>(rows) * row > m_Engine.readBytes)
+  {
+    rows /= 2;
+  }
+  return rows;
 }
 
 /** Smoothed average of a group's planes over some rows, and by how much the forward ones exceed the backward ones. */
@@ -283,7 +304,7 @@ void ScoreMapEngine::Prepare(const Progress& progress)
   PlaneFile raw(m_Image.x1, m_Image.y1, m_Score->Planes(), m_Engine.spillDirectory);
   {
     Stopwatch watch(m_Statistics.secondsModel);
-    const auto bands = Bands();
+    const auto bands = Bands(RowsOf((static_cast<std::size_t>(m_Score->Planes()) + 1) / 2));
     std::vector<std::vector<float>> planes(static_cast<std::size_t>(m_Score->Planes()));
     for (std::size_t b = 0; b < bands.size(); ++b)
     {
@@ -318,14 +339,13 @@ void ScoreMapEngine::Prepare(const Progress& progress)
   const double done = m_Settings.fitShare + m_Settings.scoreShare;
 
   // Group by group: how large, how spread?
-  const auto bands = Bands();
+  const auto bands = Bands(RowsOf(copies * static_cast<std::size_t>(std::max(1, m_Engine.threads))));
   const std::size_t groups = m_Settings.groups.size();
   m_Valid = 0; // an earlier attempt may have been stopped
   m_Fit.settings = m_Settings.description;
   m_Fit.score = m_Score->SaveFit();
   m_Fit.mean.assign(groups, 0.);
   m_Fit.deviation.assign(groups, 1.);
-  std::vector<float> mean, difference;
   const bool known = m_Settings.fit || m_Settings.calibration;
   if (known)
   {
@@ -338,19 +358,31 @@ void ScoreMapEngine::Prepare(const Progress& progress)
     {
       continue;
     }
-    double sum = 0., squares = 0., count = 0.;
-    for (const auto& rows : bands)
+    // Row by row and then from the first row to the last: sums that do not know how many rows were looked at together.
+    std::vector<RowSums> rows(static_cast<std::size_t>(m_Image.y1));
+    const auto add = [&](const Region& band)
     {
-      GroupPlanes(raw, rows, m_Settings.groups[g], mean, difference);
-      for (const float v : mean)
+      std::vector<float> mean, difference;
+      GroupPlanes(raw, band, m_Settings.groups[g], mean, difference);
+      const auto width = static_cast<std::size_t>(band.Width());
+      for (std::size_t p = 0; p < mean.size(); ++p)
       {
-        if (!std::isnan(v))
+        if (!std::isnan(mean[p]))
         {
-          sum += v;
-          squares += static_cast<double>(v) * v;
-          count += 1.;
+          RowSums& row = rows[static_cast<std::size_t>(band.y0) + p / width];
+          row.sum += mean[p];
+          row.squares += static_cast<double>(mean[p]) * mean[p];
+          row.count += 1.;
         }
       }
+    };
+    ParallelFor(static_cast<int>(bands.size()), m_Engine.threads, [&](int b) { add(bands[static_cast<std::size_t>(b)]); });
+    double sum = 0., squares = 0., count = 0.;
+    for (const auto& row : rows)
+    {
+      sum += row.sum;
+      squares += row.squares;
+      count += row.count;
     }
     m_Fit.mean[g] = count > 0. ? sum / count : 0.;
     const double variance = count > 0. ? squares / count - m_Fit.mean[g] * m_Fit.mean[g] : 0.;
@@ -358,15 +390,21 @@ void ScoreMapEngine::Prepare(const Progress& progress)
   }
 
   // The score.
-  bool first = true;
-  for (std::size_t b = 0; b < bands.size(); ++b)
+  struct Extent
   {
-    const auto pixels = static_cast<std::size_t>(bands[b].Area());
-    std::vector<float> score(pixels, 0.f), lean(pixels, 0.f);
+    double low = 0., high = 0.;
+    std::int64_t valid = 0;
+  };
+  std::vector<Extent> extents(bands.size());
+  const auto join = [&](int b)
+  {
+    const Region& band = bands[static_cast<std::size_t>(b)];
+    const auto pixels = static_cast<std::size_t>(band.Area());
+    std::vector<float> score(pixels, 0.f), lean(pixels, 0.f), mean, difference;
     for (std::size_t g = 0; g < groups; ++g)
     {
       const auto& group = m_Settings.groups[g];
-      GroupPlanes(raw, bands[b], group, mean, difference);
+      GroupPlanes(raw, band, group, mean, difference);
       const auto offset = static_cast<float>(m_Fit.mean[g]), divisor = static_cast<float>(m_Fit.deviation[g]), weight = static_cast<float>(group.weight);
       for (std::size_t p = 0; p < pixels; ++p)
       {
@@ -374,19 +412,34 @@ void ScoreMapEngine::Prepare(const Progress& progress)
         lean[p] += weight * (difference[p] / divisor);
       }
     }
+    Extent& extent = extents[static_cast<std::size_t>(b)];
     for (const float v : score)
     {
       if (!std::isnan(v))
       {
-        m_Low = first ? v : std::min(m_Low, static_cast<double>(v));
-        m_High = first ? v : std::max(m_High, static_cast<double>(v));
-        first = false;
-        ++m_Valid;
+        extent.low = extent.valid == 0 ? v : std::min(extent.low, static_cast<double>(v));
+        extent.high = extent.valid == 0 ? v : std::max(extent.high, static_cast<double>(v));
+        ++extent.valid;
       }
     }
-    m_File->Write(0, bands[b], score.data());
-    m_File->Write(1, bands[b], lean.data());
-    part(done, 1. - done)(.8 * static_cast<double>(b + 1) / static_cast<double>(bands.size()));
+    m_File->Write(0, band, score.data());
+    m_File->Write(1, band, lean.data());
+  };
+  const auto together = static_cast<std::size_t>(std::max(1, m_Engine.threads));
+  for (std::size_t b = 0; b < bands.size(); b += together)
+  {
+    const auto count = std::min(together, bands.size() - b);
+    ParallelFor(static_cast<int>(count), m_Engine.threads, [&](int k) { join(static_cast<int>(b) + k); });
+    part(done, 1. - done)(.8 * static_cast<double>(b + count) / static_cast<double>(bands.size()));
+  }
+  for (const auto& extent : extents)
+  {
+    if (extent.valid > 0)
+    {
+      m_Low = m_Valid == 0 ? extent.low : std::min(m_Low, extent.low);
+      m_High = m_Valid == 0 ? extent.high : std::max(m_High, extent.high);
+      m_Valid += extent.valid;
+    }
   }
   Learn();
   if (m_Settings.calibrationBlock > 0)
@@ -410,7 +463,7 @@ void ScoreMapEngine::Learn()
     const auto each = [&](const std::function<void(double)>& count)
     {
       std::vector<float> score;
-      for (const auto& rows : Bands())
+      for (const auto& rows : Bands(RowsOf(4)))
       {
         score.resize(static_cast<std::size_t>(rows.Area()));
         m_File->Read(0, rows, score.data());
