@@ -41,7 +41,7 @@ CASES = {
     "loglik": ("flow.pt", dict(estimator="loglik", steps=1, probes=1), True, True),
     "exact": ("gauss.pt", dict(estimator="loglik", steps=1, probekind="exact"), False, True),
     "recon": ("latent.pt", dict(estimator="recon", levels=2), True, True),
-    "odeed": ("flow.pt", dict(estimator="odeed", steps=2), False, True),
+    "odeed": ("flow.pt", dict(estimator="odeed", steps=2, rule="otsu"), False, True),
     "mae": ("mae.pt", dict(estimator="mae"), True, True),
     "feature": ("flow.pt", dict(estimator="feature"), False, False),
     "encoder": ("encoder.pt", dict(estimator="feature"), False, False),
