@@ -40,9 +40,14 @@ demo: build
 	  -model data/models/sits-s2-crops.pt -out demo/labels.tif -confmap demo/confidence.tif -nvalid demo/valid-dates.tif
 	@$(PYTHON) -m otbtorch.demo_series --series demo/series --model data/models/sits-s2-crops.pt --labels demo/labels.tif \
 	  --confidence demo/confidence.tif --valid-dates demo/valid-dates.tif --out demo/series.png
+	build/bin/otbcli_ChangeLikelihood -in1 data/scene/date1.tif -in2 demo/date2.tif -smooth 1 \
+	  -out demo/likelihood.tif -change demo/likelihood-change.tif -objects demo/likelihood-objects.gpkg -minsize 4
+	@$(PYTHON) -m otbtorch.demo_likelihood --date1 data/scene/date1.tif --truth demo/changes.tif --proba demo/probability.tif \
+	  --mask demo/change.tif --score demo/likelihood.tif --change demo/likelihood-change.tif --out demo/likelihood.png
 	@echo
 	@echo "Look at demo/demo.png: both dates, the change probability, and the map against the known changes."
 	@echo "Look at demo/series.png: a season of Sentinel-2, the label map made from it, its errors, confidence, number of valid dates."
+	@echo "Look at demo/likelihood.png: change without labels or network, beside the network's, against the known changes."
 	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data), demo/probability.tif and demo/labels.tif open in QGIS."
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.

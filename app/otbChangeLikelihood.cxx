@@ -802,7 +802,8 @@ private:
     std::vector<dl::PatchMapFilter::Input> inputs;
     const auto split = [&](const std::string& key, int number)
     {
-      auto all = MakeInput(key, {}, onto);
+      // Masks are often coarser than what they mask: their pixels are repeated.
+      auto all = key == "maskl" ? MakeInput(key, {}, images->GetNthElement(0), "near") : MakeInput(key, {}, onto);
       for (std::size_t k = 0; k < all.images.size(); ++k)
       {
         dl::PatchMapFilter::Input one;

@@ -493,7 +493,8 @@ void DLApplication::AddAlignParameter()
   MandatoryOff("align");
 }
 
-otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto)
+otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto,
+                                                        const std::string& method)
 {
   otb::dl::PatchMapFilter::Input input;
   input.model = model;
@@ -511,7 +512,7 @@ otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, 
     if (onto && k < names.size())
     {
       bool resampled = false;
-      const auto opened = m_Aligned.OpenOn(onto, "the first image", names[k], key, "cubic", {}, true, resampled, true);
+      const auto opened = m_Aligned.OpenOn(onto, "the first image", names[k], key, method, {}, method != "near", resampled, true);
       if (resampled)
       {
         input.images.back() = dynamic_cast<FloatVectorImageType*>(opened.image.GetPointer());

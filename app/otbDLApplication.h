@@ -76,8 +76,10 @@ protected:
 
   /** One input of the filter from an image list parameter.
    * \param onto bring files that lie on another grid onto that of this image; null: leave them as they are
+   * \param method of resampling: near, bilinear or cubic
    * \throw Error when it holds no image */
-  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto = nullptr);
+  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto = nullptr,
+                                           const std::string& method = "cubic");
 
   /** Adds objects and how they are made. */
   void AddObjectParameters();

@@ -102,7 +102,13 @@ std::vector<BandScaling> ScalingFrom(const Json& all, std::size_t bands)
   std::vector<BandScaling> scaling;
   for (const auto& s : all)
   {
-    scaling.push_back({s.at("low"), s.at("high"), s.at("mean"), s.at("stddev")});
+    // JSON has no infinity: null where a scene without data set no limits.
+    BandScaling own;
+    own.low = s.at("low").is_null() ? own.low : s.at("low").get<double>();
+    own.high = s.at("high").is_null() ? own.high : s.at("high").get<double>();
+    own.offset = s.at("mean");
+    own.divisor = s.at("stddev");
+    scaling.push_back(own);
   }
   if (scaling.size() != bands)
   {
@@ -156,6 +162,15 @@ Json ParseFit(const std::string& text, const std::string& method)
     throw Error("it is not what -estimator " + method + " learnt");
   }
   return j;
+}
+
+/** Tells whoever listens how far a part of the work, which begins at `from`, is. */
+void Tell(const SceneScore::Progress& progress, double from, double share, double done)
+{
+  if (progress)
+  {
+    progress(from + share * done);
+  }
 }
 
 template <typename TFunction>
@@ -280,7 +295,7 @@ void PairRegression::Context(const float* planes, int bands, const SceneWindow& 
 void PairRegression::Fit(const Progress& progress)
 {
   SceneReader reader = MakeReader();
-  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { progress(.3 * done); });
+  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { Tell(progress, 0., .3, done); });
   const auto cells = SceneCells(m_Scene.width, m_Scene.height, fitCells);
   const PixelDraw draw(cells);
   const int margin = Margin();
@@ -386,7 +401,7 @@ void PairRegression::Fit(const Progress& progress)
         total[d].count += part.count;
       }
     }
-    progress(.3 + .7 * static_cast<double>(c + static_cast<std::size_t>(count)) / static_cast<double>(cells.size()));
+    Tell(progress, .3, .7, static_cast<double>(c + static_cast<std::size_t>(count)) / static_cast<double>(cells.size()));
   }
   for (int d = 0; d < 2; ++d)
   {
@@ -531,6 +546,7 @@ void PairRegression::Score(const Region& region, const std::vector<float*>& plan
 
 RegressionSource::RegressionSource(std::shared_ptr<const PairRegression> regression) : m_Regression(std::move(regression)), m_Reader(m_Regression->MakeReader())
 {
+  CheckSameBands(m_Regression->Scene(), "ratio");
 }
 
 PixelBlock RegressionSource::Read(const Region& region)
@@ -637,6 +653,10 @@ double ChiSquareTail(double x, int degrees)
   {
     return 1.;
   }
+  if (x > 1e4) // below the smallest double for any number of bands; the series would overflow
+  {
+    return 0.;
+  }
   // Abramowitz and Stegun 26.4.4 and 26.4.5
   double sum = 0., term = 1.;
   if (degrees % 2 == 0)
@@ -664,7 +684,7 @@ AlterationDetector::AlterationDetector(PairScene scene, int iterations) : m_Scen
 void AlterationDetector::Fit(const Progress& progress)
 {
   SceneReader reader = ReaderOf(m_Scene);
-  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { progress(.4 * done); });
+  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { Tell(progress, 0., .4, done); });
   const auto cells = SceneCells(m_Scene.width, m_Scene.height, fitCells);
   const int p = BandsOf(m_Scene, 0), q = BandsOf(m_Scene, 1), bands = p + q, variates = std::min(p, q);
   // A quarter of what a regression draws: it stays in memory.
@@ -689,7 +709,7 @@ void AlterationDetector::Fit(const Progress& progress)
         }
       }
     }
-    progress(.4 + .4 * static_cast<double>(c + 1) / static_cast<double>(cells.size()));
+    Tell(progress, .4, .4, static_cast<double>(c + 1) / static_cast<double>(cells.size()));
   }
   const std::size_t count = samples.size() / static_cast<std::size_t>(bands);
   m_Rows.assign(static_cast<std::size_t>(variates), std::vector<double>(static_cast<std::size_t>(bands) + 1, 0.));
@@ -765,9 +785,9 @@ void AlterationDetector::Fit(const Progress& progress)
       }
       weights[i] = ChiSquareTail(t, variates);
     }
-    progress(.8 + .2 * (iteration + 1) / (m_Iterations + 1));
+    Tell(progress, .8, .2, static_cast<double>(iteration + 1) / (m_Iterations + 1));
   }
-  progress(1.);
+  Tell(progress, 0., 1., 1.);
 }
 
 std::string AlterationDetector::SaveFit() const
@@ -785,6 +805,10 @@ void AlterationDetector::LoadFit(const std::string& json)
         m_Scaling = ScalingFrom(j.at("scaling"), bands);
         m_Correlations = j.at("correlations").get<std::vector<double>>();
         m_Rows = j.at("variates").get<std::vector<std::vector<double>>>();
+        if (m_Rows.size() != static_cast<std::size_t>(std::min(BandsOf(m_Scene, 0), BandsOf(m_Scene, 1))) || m_Correlations.size() != m_Rows.size())
+        {
+          throw Error("what was learnt has another size than these dates and settings give");
+        }
         for (const auto& row : m_Rows)
         {
           if (row.size() != bands + 1)
@@ -853,7 +877,7 @@ void SiblingScore::Window(const SceneReader& reader, const Region& footprint, Sc
 void SiblingScore::Fit(const Progress& progress)
 {
   SceneReader reader = ReaderOf(m_Scene);
-  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { progress(.1 * done); });
+  m_Scaling = FitScaling(reader, m_Scene.clip, true, [&](double done) { Tell(progress, 0., .1, done); });
   Settle();
   const int margin = m_Sibling->CountMargin();
   const auto cells = SceneCells(m_Scene.width, m_Scene.height, fitCells);
@@ -866,7 +890,7 @@ void SiblingScore::Fit(const Progress& progress)
     Window(reader, {cell.x0 - margin, cell.y0 - margin, cell.x1 + margin, cell.y1 + margin}, window);
     const float* second = window.Plane(BandsOf(m_Scene, 0));
     m_Sibling->Count({window.planes.data(), second, window.valid.data(), window.width, window.height}, histograms);
-    progress(.1 + .9 * static_cast<double>(c + 1) / static_cast<double>(cells.size()));
+    Tell(progress, .1, .9, static_cast<double>(c + 1) / static_cast<double>(cells.size()));
   }
   m_Thresholds = m_Sibling->Thresholds(histograms);
 }

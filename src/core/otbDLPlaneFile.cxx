@@ -36,7 +36,7 @@ PlaneFile::PlaneFile(std::int64_t width, std::int64_t height, int planes, const 
   }
   unlink(name.c_str());
   const int reserved = posix_fallocate(m_File, 0, static_cast<off_t>(Offset(planes, 0, 0)));
-  if (reserved == ENOSPC || reserved == EFBIG)
+  if (reserved == ENOSPC || reserved == EFBIG || reserved == EDQUOT)
   {
     close(m_File);
     fail(reserved);

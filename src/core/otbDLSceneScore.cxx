@@ -189,7 +189,7 @@ std::vector<BandScaling> FitScaling(SceneReader& reader, double clip, bool joint
     const double n = static_cast<double>(values.size());
     s.offset = sum / n;
     const double deviation = std::sqrt(std::max(0., squares / n - s.offset * s.offset));
-    s.divisor = deviation > 1e-6 * std::max(1., std::abs(s.offset)) ? deviation : 1.;
+    s.divisor = deviation > 1e-6 * std::abs(s.offset) ? deviation : 1.; // in any units; what rounding leaves is less
   }
   return scaling;
 }

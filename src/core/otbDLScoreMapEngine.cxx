@@ -80,24 +80,33 @@ auto Parsed(const std::string& text, const std::string& origin, const char* what
   }
 }
 
+/** One of each a group? */
+void CheckMoments(const std::vector<double>& mean, const std::vector<double>& deviation, const char* what, const std::string& origin)
+{
+  if (mean.empty() || mean.size() != deviation.size() || !std::all_of(deviation.begin(), deviation.end(), [](double d) { return d > 0.; }))
+  {
+    throw Error(std::string(what) + " \"" + origin + "\" holds no usable means and standard deviations: make it again");
+  }
+}
+
 } // namespace
 
 double ScoreCalibration::PValue(double score) const
 {
   const auto n = static_cast<double>(count), last = static_cast<double>(quantiles.size() - 1);
-  double below = 0.; // share of calibration pixels below the score
+  double below = 0.; // number of calibration pixels below the score: quantile k is that of rank k / last (n - 1), counted from 0
   if (score > quantiles.back())
   {
-    below = 1.;
+    below = n;
   }
   else if (score > quantiles.front())
   {
     const auto at = std::lower_bound(quantiles.begin(), quantiles.end(), score);
     const auto k = static_cast<std::size_t>(at - quantiles.begin());
     const double a = quantiles[k - 1], b = quantiles[k];
-    below = (static_cast<double>(k - 1) + (b > a ? (score - a) / (b - a) : 0.)) / last;
+    below = (static_cast<double>(k - 1) + (score - a) / (b - a)) / last * (n - 1.);
   }
-  return (1. + n * (1. - below)) / (n + 1.);
+  return (1. + n - below) / (n + 1.);
 }
 
 std::string ScoreCalibration::ToJson() const
@@ -122,6 +131,7 @@ ScoreCalibration ScoreCalibration::FromJson(const std::string& text, const std::
                   {
                     throw Error("the calibration \"" + origin + "\" holds no usable quantiles: make it again with -calibrate");
                   }
+                  CheckMoments(c.mean, c.deviation, "the calibration", origin);
                   return c;
                 });
 }
@@ -151,6 +161,7 @@ SceneFit SceneFit::FromJson(const std::string& text, const std::string& origin)
                   f.score = j.at("score").is_null() ? "" : j.at("score").dump();
                   f.mean = j.at("mean").get<std::vector<double>>();
                   f.deviation = j.at("stddev").get<std::vector<double>>();
+                  CheckMoments(f.mean, f.deviation, "the fit", origin);
                   f.nullMiddle = j.at("null_middle");
                   f.nullDeviation = j.at("null_stddev");
                   f.logarithm = j.at("logarithm");
@@ -248,6 +259,14 @@ void ScoreMapEngine::GroupPlanes(const PlaneFile& raw, const Region& rows, const
 
 void ScoreMapEngine::Prepare(const Progress& progress)
 {
+  if (const auto known = m_Settings.fit           ? m_Settings.fit->mean.size()
+                         : m_Settings.calibration ? m_Settings.calibration->mean.size()
+                                                  : m_Settings.groups.size();
+      known != m_Settings.groups.size())
+  {
+    throw Error("what is known of " + std::to_string(known) + " groups of scores does not go with the " + std::to_string(m_Settings.groups.size()) +
+                " there are");
+  }
   const auto part = [&](double from, double share) { return [&progress, from, share](double done) { progress ? progress(from + share * done) : void(); }; };
   {
     Stopwatch watch(m_Statistics.secondsPacking);
@@ -301,6 +320,7 @@ void ScoreMapEngine::Prepare(const Progress& progress)
   // Group by group: how large, how spread?
   const auto bands = Bands();
   const std::size_t groups = m_Settings.groups.size();
+  m_Valid = 0; // an earlier attempt may have been stopped
   m_Fit.settings = m_Settings.description;
   m_Fit.score = m_Score->SaveFit();
   m_Fit.mean.assign(groups, 0.);

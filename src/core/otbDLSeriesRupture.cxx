@@ -264,78 +264,101 @@ void SeriesScore::Context(const Cell& data, int without, std::vector<std::vector
 void SeriesScore::Fit(const Progress& progress)
 {
   SceneReader reader(m_Source, m_Source->Inputs(), m_Scene.width, m_Scene.height);
-  m_Scaling = FitScaling(reader, m_Scene.clip, false, [&](double done) { progress(.3 * done); });
+  m_Scaling = FitScaling(reader, m_Scene.clip, false, [&](double done) { progress(.2 * done); });
   const auto cells = SceneCells(m_Scene.width, m_Scene.height, fitCells, cellSide);
   const int margin = KernelRadius(m_Kernels.back()), bands = m_Scene.bands;
   const auto features = static_cast<Eigen::Index>(static_cast<std::size_t>(bands) * (9 + m_Kernels.size()) + 1);
   struct Sums
   {
     Matrix gram, cross;
-    double count = 0.;
+    double squares = 0., weight = 0.;
   };
-  std::vector<Sums> total(static_cast<std::size_t>(m_Scene.dates), {Matrix::Zero(features, features), Matrix::Zero(features, bands), 0.});
-  for (std::size_t c = 0; c < cells.size(); ++c)
+  std::vector<double> spread(static_cast<std::size_t>(m_Scene.dates), 0.);
+  m_Weights.assign(static_cast<std::size_t>(m_Scene.dates), {});
+  // Twice: the second time, what the first explains badly (changes, clouds that were missed) has little say (Cauchy's weights).
+  for (int pass = 0; pass < 2; ++pass)
   {
-    reader.Read(cells[c], margin);
-    Cell data;
-    Load(reader, cells[c], data);
-    std::vector<std::vector<float>> context;
-    std::vector<std::uint8_t> known;
-    Context(data, -1, context, known);
-    const std::ptrdiff_t width = cells[c].Width(), wide = data.dates[0].width, plane = wide * data.dates[0].height;
-    // Dates do not depend on each other: any thread may take any date.
-    const auto accumulate = [&](int t)
+    std::vector<Sums> total(static_cast<std::size_t>(m_Scene.dates), {Matrix::Zero(features, features), Matrix::Zero(features, bands), 0., 0.});
+    for (std::size_t c = 0; c < cells.size(); ++c)
     {
-      const SceneWindow& window = data.dates[t];
-      std::vector<std::ptrdiff_t> drawn;
-      for (std::size_t p = 0; p < known.size(); ++p)
+      reader.Read(cells[c], margin);
+      Cell data;
+      Load(reader, cells[c], data);
+      std::vector<std::vector<float>> context;
+      std::vector<std::uint8_t> known;
+      Context(data, -1, context, known);
+      const std::ptrdiff_t width = cells[c].Width(), wide = data.dates[0].width, plane = wide * data.dates[0].height;
+      // Dates do not depend on each other: any thread may take any date.
+      const auto accumulate = [&](int t)
       {
-        const std::ptrdiff_t q = static_cast<std::ptrdiff_t>(p);
-        if (known[p] && window.valid[(q / width + margin) * wide + q % width + margin])
+        const SceneWindow& window = data.dates[t];
+        std::vector<std::ptrdiff_t> drawn;
+        for (std::size_t p = 0; p < known.size(); ++p)
         {
-          drawn.push_back(q);
+          const std::ptrdiff_t q = static_cast<std::ptrdiff_t>(p);
+          if (known[p] && window.valid[(q / width + margin) * wide + q % width + margin])
+          {
+            drawn.push_back(q);
+          }
         }
-      }
-      const auto n = static_cast<Eigen::Index>(drawn.size());
-      if (n == 0)
-      {
-        return;
-      }
-      Matrix a(features, n), y(bands, n);
-      for (Eigen::Index i = 0; i < n; ++i)
-      {
-        const std::ptrdiff_t p = drawn[static_cast<std::size_t>(i)];
-        for (Eigen::Index f = 0; f + 1 < features; ++f)
+        const auto n = static_cast<Eigen::Index>(drawn.size());
+        if (n == 0)
         {
-          a(f, i) = context[static_cast<std::size_t>(f)][p];
+          return;
         }
-        a(features - 1, i) = 1.;
+        Matrix a(features, n), y(bands, n);
+        for (Eigen::Index i = 0; i < n; ++i)
+        {
+          const std::ptrdiff_t p = drawn[static_cast<std::size_t>(i)];
+          for (Eigen::Index f = 0; f + 1 < features; ++f)
+          {
+            a(f, i) = context[static_cast<std::size_t>(f)][p];
+          }
+          a(features - 1, i) = 1.;
+          for (int b = 0; b < bands; ++b)
+          {
+            y(b, i) = window.planes[b * plane + (p / width + margin) * wide + p % width + margin];
+          }
+        }
+        if (pass > 0)
+        {
+          const Eigen::Map<const Eigen::Matrix<float, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>> w(m_Weights[t].data(), features, bands);
+          const Matrix residual = y - w.cast<double>().transpose() * a;
+          for (Eigen::Index i = 0; i < n; ++i)
+          {
+            const double share = 1. / (1. + residual.col(i).squaredNorm() / (spread[t] + 1e-12));
+            a.col(i) *= std::sqrt(share);
+            y.col(i) *= std::sqrt(share);
+            total[t].weight += share;
+          }
+        }
+        else
+        {
+          total[t].weight += static_cast<double>(n);
+        }
+        total[t].gram.selfadjointView<Eigen::Lower>().rankUpdate(a);
+        total[t].cross.noalias() += a * y.transpose();
+        total[t].squares += y.squaredNorm();
+      };
+      ParallelFor(m_Scene.dates, m_Scene.threads, accumulate);
+      progress(.2 + .4 * (pass + static_cast<double>(c + 1) / static_cast<double>(cells.size())));
+    }
+    for (int t = 0; t < m_Scene.dates; ++t)
+    {
+      const double n = std::max(1e-9, total[t].weight);
+      const Matrix plain = Matrix(total[t].gram.selfadjointView<Eigen::Lower>()) / n, cross = total[t].cross / n;
+      Matrix gram = plain;
+      gram.diagonal().array() += ridge;
+      gram(features - 1, features - 1) -= ridge - 1e-12;
+      const Matrix weights = gram.ldlt().solve(cross);
+      spread[t] = std::max(0., total[t].squares / n - 2. * (weights.transpose() * cross).trace() + (weights.transpose() * plain * weights).trace());
+      m_Weights[t].resize(static_cast<std::size_t>(features * bands));
+      for (Eigen::Index f = 0; f < features; ++f)
+      {
         for (int b = 0; b < bands; ++b)
         {
-          y(b, i) = window.planes[b * plane + (p / width + margin) * wide + p % width + margin];
+          m_Weights[t][static_cast<std::size_t>(f * bands + b)] = total[t].weight > 0. ? static_cast<float>(weights(f, b)) : 0.f;
         }
-      }
-      total[t].gram.selfadjointView<Eigen::Lower>().rankUpdate(a);
-      total[t].cross.noalias() += a * y.transpose();
-      total[t].count += static_cast<double>(n);
-    };
-    ParallelFor(m_Scene.dates, m_Scene.threads, accumulate);
-    progress(.3 + .7 * static_cast<double>(c + 1) / static_cast<double>(cells.size()));
-  }
-  m_Weights.assign(static_cast<std::size_t>(m_Scene.dates), {});
-  for (int t = 0; t < m_Scene.dates; ++t)
-  {
-    const double n = std::max(1., total[t].count);
-    Matrix gram = Matrix(total[t].gram.selfadjointView<Eigen::Lower>()) / n;
-    gram.diagonal().array() += ridge;
-    gram(features - 1, features - 1) -= ridge - 1e-12;
-    const Matrix weights = gram.ldlt().solve(total[t].cross / n);
-    m_Weights[t].resize(static_cast<std::size_t>(features * bands));
-    for (Eigen::Index f = 0; f < features; ++f)
-    {
-      for (int b = 0; b < bands; ++b)
-      {
-        m_Weights[t][static_cast<std::size_t>(f * bands + b)] = total[t].count > 0. ? static_cast<float>(weights(f, b)) : 0.f;
       }
     }
   }
