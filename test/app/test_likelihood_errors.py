@@ -251,6 +251,9 @@ CASES = {
     "alpha 0": (["alpha: found 0"], dict(alpha=0)),
     "smooth": (["smooth: found -3"], dict(smooth=-3)),
     "smooth is no number": (["smooth"], dict(smooth="nan")),
+    "thr is no number": (["thr"], dict(thr="nan")),
+    "levels": (["levels: found 5000", "1 to 4096"], dict(model="flow.pt", levels=5000)),
+    "levels below 0": (["levels"], dict(model="flow.pt", levels=-1)),
     "fdr": (["fdr: found 1.5", "between 0 and 1"], dict(fdr=1.5)),
     # Series
     "few dates": (["il: found 7 dates", "at least 8"], dict(SERIES, il=NAMES[:7])),
@@ -319,6 +322,52 @@ def refusals(place, tmp_path_factory):
 def test_refusal(case, refusals):
     done, folder = refusals[case]
     assert_refused(done, folder, *CASES[case][0])
+
+
+@pytest.mark.parametrize(
+    "key, victim",
+    [
+        ("calibrate", "in1"),
+        ("calibrate", "mask"),
+        ("calibrate", "model"),
+        ("calibrate", "calibration"),
+        ("objects", "in2"),
+    ],
+)
+def test_what_is_written_does_not_replace_an_input(key, victim, place, tmp_path):
+    """Neither a raster, nor a model, nor a calibration."""
+    given = {}
+    sources = dict(in1="1.tif", in2="2.tif", mask="mask.tif", model="flow.pt")
+    if victim == "calibration":
+        sources = dict(in1="1.tif", in2="2.tif", calibration="regress.cal.json")
+    for name, file in sources.items():
+        suffix = ".gpkg" if key == "objects" and name == victim else ""
+        given[name] = tmp_path / (file + suffix)
+        shutil.copy(place / file, given[name])
+    before = {p.name: p.read_bytes() for p in tmp_path.iterdir()}
+    if victim == "model":
+        given["levels"] = 1
+    else:
+        given.pop("model", None)
+    out = tmp_path / "out"
+    out.mkdir()
+    options = dict(out=out / "o.tif", change=out / "c.tif", smooth=1, alpha=0.05)
+    if victim == "calibration":
+        options.pop("smooth")
+    done = run(**{key: given[victim]}, **options, **given)
+    after = {p.name: p.read_bytes() for p in tmp_path.iterdir() if p.is_file()}
+    assert after == before, f"{given[victim].name} was replaced"
+    assert_refused(done, out, f"{key}: found")
+
+
+@pytest.mark.parametrize(
+    "one, other", [("calibrate", "out"), ("fit", "change"), ("calibrate", "fit")]
+)
+def test_what_is_written_goes_to_different_files(one, other, place, tmp_path):
+    paths = {k: tmp_path / f"{k}.tif" for k in ("out", "change")}
+    paths.update({one: tmp_path / "x.tif", other: tmp_path / "x.tif"})
+    done = run(in1=place / "1.tif", in2=place / "2.tif", **paths)
+    assert_refused(done, tmp_path, "one file an output")
 
 
 @pytest.mark.parametrize("key, name", [("calibrate", "c.json"), ("objects", "o.gpkg")])
@@ -460,6 +509,48 @@ def test_a_constant_band_and_constant_images_work(tmp_path):
             found, _ = maps(here, ["out", "change"], estimator=estimator, **given)
             assert np.isfinite(found["out"]).all() and (found["out"] != -9999).all()
             assert set(np.unique(found["change"])) <= {0, 1}
+
+
+def test_a_network_that_fails_at_some_pixels_leaves_them_without_data(tmp_path):
+    """As where there is none: NaN is no score."""
+    import torch
+    from likelihood import contract_of
+    from otbtorch import export
+
+    class Fails(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mix = torch.nn.Conv2d(BANDS, 5, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.mix(x).masked_fill(x[:, 0:1] > 20.0, float("nan"))
+
+    torch.manual_seed(0)
+    options = dict(patch=32, halo=0, features={"channels": 5})
+    export.export(Fails().eval(), contract_of("fails.pt", options), str(tmp_path / "fails.pt"))
+    x1, x2, _ = pair(np.random.default_rng(3), HEIGHT, WIDTH)
+    x1[0, 20:30, 40:60] = 30000
+    given = write_pair(tmp_path, x1, x2)
+    names = ["out", "pvalue", "change"]
+    found, done = maps(tmp_path / "m", names, model=tmp_path / "fails.pt", **given)
+    assert any("NaN or infinity at 200 valid pixels" in line for line in done.warnings())
+    assert ((found["out"] == -9999) == (x1[0] == 30000)).all()
+    assert ((found["change"] == 255) == (x1[0] == 30000)).all()
+
+
+@pytest.mark.parametrize("change", [dict(thr=None), dict(thr=None, rule="otsu")])
+def test_a_threshold_given_once_is_not_what_a_scene_taught(change, place, tmp_path):
+    """The fit keeps what was learnt; the rule of the run decides, or the file says otherwise."""
+    given = dict(in1=place / "1.tif", in2=place / "2.tif")
+    fit = tmp_path / "fit.json"
+    more = {k: v for k, v in change.items() if v is not None}
+    _, done = maps(tmp_path / "a", ["out", "change"], fit=fit, thr=0.05, **given)
+    assert "as given" in done.log
+    wanted, _ = maps(tmp_path / "b", ["out", "change"], **more, **given)
+    found, done = maps(tmp_path / "c", ["out", "change"], fit=fit, **more, **given)
+    assert "as given" not in done.log
+    assert (found["out"] == wanted["out"]).all()
+    assert (found["change"] == wanted["change"]).all()
 
 
 def test_a_model_beside_a_statistical_estimator_is_said_to_be_unused(place, tmp_path):

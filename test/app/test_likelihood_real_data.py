@@ -6,7 +6,7 @@ No label is used by the application: scores are compared with them.
 import numpy as np
 import pytest
 from conftest import DATA, facts, read, stripes
-from likelihood import maps, same
+from likelihood import maps, run, same
 from sits import together
 from test_real_data import WHY, oscd, valid_pixels
 
@@ -75,6 +75,26 @@ def test_sentinel_2_pair_is_the_same_in_stripes(beirut):
     made = beirut[0]
     assert made["stripes"][1].blocks() > 1
     same(made["stripes"][0], made["regress"][0])
+
+
+def test_bands_of_all_resolutions_are_taken_together(tmp_path):
+    """10, 20 and 60 m in separate files: those of other pixel sizes are resampled."""
+    lists = oscd("beirut")
+    given = {}
+    for key, files in lists.items():
+        found = [sorted(files[0].parent.glob(f"*_{b}.tif")) for b in ("B8A", "B11", "B12", "B01")]
+        given[key] = files + [f[0] for f in found]
+    sizes = {facts(f).width for f in given["in1"]}
+    if len(sizes) == 1:
+        pytest.skip("all bands were resampled to 10 m")
+    refused = run(out=tmp_path / "o.tif", **given)
+    assert 0 < refused.returncode < 128 and "in1" in refused.log
+    assert list(tmp_path.iterdir()) == []
+    found, done = maps(tmp_path, ["out", "change"], align="resample", **given)
+    assert "8 and 8 bands" in done.log
+    truth, valid = labels("beirut"), found["out"] != -9999
+    area, precision = quality(found["out"][valid], truth[valid])
+    assert valid.mean() > 0.99 and area > 0.95 and precision > 0.5, (area, precision)
 
 
 def test_landsat_pair_is_told_from_its_labels(tmp_path):
