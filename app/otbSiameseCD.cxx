@@ -7,12 +7,15 @@
 #include "otbDLApplication.h"
 
 #include "otbDLChangeDecision.h"
+#include "otbDLDates.h"
 #include "otbDLError.h"
 
 #include "otbWrapperApplicationFactory.h"
 #include "otbWrapperTags.h"
 
+#include <map>
 #include <memory>
+#include <optional>
 
 namespace otb
 {
@@ -47,7 +50,7 @@ private:
                           "With a binary model, out holds 0 (no change) and 1 (change). With a semantic model it holds 0 or the from-to code "
                           "1 + i K + j, from class i to class j of the contract's K classes (counted from 0). No-data is 255 (65535 beyond 15 classes). "
                           "All outputs of a run share one inference.");
-    SetDocLimitations("Both images must lie on the same grid.");
+    SetDocLimitations("Both images must lie on the same grid, or be resampled onto it (-align resample).");
     SetDocAuthors("The OTBTorch authors");
     SetDocSeeAlso("MultivariateAlterationDetector, Superimpose");
     AddDocTag(Tags::ChangeDetection);
@@ -89,6 +92,9 @@ private:
     SetDefaultParameterFloat("thr", -1.f);
     MandatoryOff("thr");
 
+    AddAlignParameter();
+    AddObjectParameters();
+
     AddRunParameters();
     SetMultiWriting(true);
 
@@ -104,6 +110,7 @@ private:
   void DoExecute() override
   {
     auto contract = ReadModelContract();
+    m_Objects = CheckObjects("out");
     if (contract.task != "change-detection")
     {
       throw dl::Error(dl::Complaint("model", "a model of task " + contract.task, "change-detection", "Choose the application of that task."));
@@ -139,9 +146,14 @@ private:
 
     auto filter = dl::PatchMapFilter::New();
     std::vector<dl::PatchMapFilter::Input> inputs;
+    itk::ImageBase<2>::Pointer onto;
+    if (GetParameterString("align") == "resample")
+    {
+      onto = GetParameterImageList("in1")->GetNthElement(0);
+    }
     for (const auto& input : contract.inputs)
     {
-      inputs.push_back(MakeInput(input.date == 1 ? "in1" : "in2", input));
+      inputs.push_back(MakeInput(input.date == 1 ? "in1" : "in2", input, onto));
     }
     filter->SetInputs(std::move(inputs));
     // Outputs lie on the grid of the first date, whatever the order of the network's arguments.
@@ -153,6 +165,22 @@ private:
     }
     filter->SetOperator(decision);
     filter->SetTiling(contract.tiling);
+    m_Classes.clear();
+    for (const auto& output : contract.outputs)
+    {
+      if (m_Classes.empty() && decision->Classes() > 0)
+      {
+        for (const auto& c : output.classes)
+        {
+          m_Classes.emplace_back(c.value, c.name);
+        }
+      }
+    }
+    if (static_cast<int>(m_Classes.size()) != decision->Classes())
+    {
+      m_Classes.clear();
+    }
+    m_Model = contract.id;
     PrepareRun(filter, contract, keys);
     SetMultiWriting(keys.size() > 1); // one output streams better alone
     for (std::size_t r = 0; r < keys.size(); ++r)
@@ -161,6 +189,28 @@ private:
     }
     RegisterPipeline();
   }
+
+  void ReportRun() override
+  {
+    Superclass::ReportRun();
+    if (m_Objects.empty())
+    {
+      return;
+    }
+    std::map<std::string, std::string> attributes = {{"model", m_Model}};
+    for (const char* key : {"in1", "in2"})
+    {
+      const auto names = GetParameterStringList(key);
+      const auto day = names.empty() ? std::nullopt : dl::DateInName(names.front());
+      attributes[key == std::string("in1") ? "date1" : "date2"] = day ? dl::ToString(*day) : "";
+    }
+    const bool proba = IsParameterEnabled("proba") && HasValue("proba");
+    WriteObjects("out", proba ? "proba" : "", "proba", m_Classes, attributes);
+  }
+
+  std::string m_Objects;
+  std::string m_Model;
+  std::vector<std::pair<int, std::string>> m_Classes;
 };
 
 } // namespace Wrapper

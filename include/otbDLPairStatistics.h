@@ -135,7 +135,8 @@ private:
 
 /** \class AlterationDetector
  * \brief Multivariate alteration detection (Nielsen et al., 1998), iteratively reweighted if asked (Nielsen, IEEE TIP 2007): the square root of the sum of
- * squared standardised variates, whose square is chi-square distributed where nothing changed. One plane. \ingroup OTBTorch
+ * squared standardised variates, whose square is chi-square distributed where nothing changed (after reweighting: scaled to the median of that). One plane.
+ * \ingroup OTBTorch
  */
 class AlterationDetector : public SceneScore
 {
@@ -158,7 +159,7 @@ private:
   int m_Done = 0;
   std::vector<BandScaling> m_Scaling;
   std::vector<double> m_Correlations;
-  std::vector<std::vector<double>> m_Rows; ///< each variate over its standard deviation: weights of all bands of both dates, then a constant
+  std::vector<std::vector<double>> m_Rows; ///< each variate, standardised: weights of all bands of both dates, then a constant
 };
 
 /** \class SiblingScore

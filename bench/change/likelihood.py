@@ -23,18 +23,41 @@ import common  # noqa: E402
 SENTINEL2 = ("B02", "B03", "B04", "B08")
 
 
-def evaluate(data, city, words, folder):
+def crop(data, city, size, folder):
+    """The middle of both dates and of the labels, as files: (files 1, files 2, truth)."""
+    from osgeo import gdal
+
+    gdal.UseExceptions()
+    first = common.bands(data, city, 1, SENTINEL2)
+    grid = gdal.Open(first[0])
+    width, height, transform = grid.RasterXSize, grid.RasterYSize, grid.GetGeoTransform()
+    x, y = (width - size) // 2, (height - size) // 2
+    left, top = transform[0] + x * transform[1], transform[3] + y * transform[5]
+    bounds = (left, top + size * transform[5], left + size * transform[1], top)
+    files = []
+    for date in (1, 2):
+        files.append([])
+        for name, source in zip(SENTINEL2, common.bands(data, city, date, SENTINEL2)):
+            target = os.path.join(folder, "%d_%s.tif" % (date, name))
+            gdal.Warp(target, source, outputBounds=bounds, width=size, height=size, resampleAlg="cubic")
+            files[-1].append(target)
+    return files[0], files[1], common.labels(data, city)[y : y + size, x : x + size]
+
+
+def evaluate(data, city, words, folder, central):
     """Figures of one run on one city, and its seconds."""
     out, change = os.path.join(folder, "score.tif"), os.path.join(folder, "change.tif")
+    if central:
+        first, second, truth = crop(data, city, central, folder)
+    else:
+        first, second = (common.bands(data, city, date, SENTINEL2) for date in (1, 2))
+        truth = common.labels(data, city)
     start = time.time()
     common.run(
-        "ChangeLikelihood",
-        "-in1", *common.bands(data, city, 1, SENTINEL2),
-        "-in2", *common.bands(data, city, 2, SENTINEL2),
-        "-align", "resample", *words, "-out", out, "-change", change,
-    )  # fmt: skip
+        "ChangeLikelihood", "-in1", *first, "-in2", *second, "-align", "resample", *words, "-out", out, "-change", change
+    )
     seconds = time.time() - start
-    truth, score, decision = common.labels(data, city), common.read(out), common.read(change)
+    score, decision = common.read(out), common.read(change)
     valid = score != -9999.0
     return (*common.figures(score[valid], truth[valid]), common.f1(decision[valid] == 1, truth[valid]), seconds)
 
@@ -48,6 +71,7 @@ def main():
     parser.add_argument("--folds", help="JSON: {city: model that has not seen it}")
     parser.add_argument("--cities", help="only these, with commas between")
     parser.add_argument("--options", default="", help="more words for the application")
+    parser.add_argument("--central", type=int, default=0, help="only the middle of each city, pixels a side")
     parser.add_argument("--per-city", action="store_true")
     options = parser.parse_args()
     names = options.cities.split(",") if options.cities else common.cities(options.data)
@@ -62,7 +86,7 @@ def main():
                     model = folds.get(city, options.model)
                     if model and estimator not in ("cva", "mad", "irmad", "regress", "siroc"):
                         words += ["-model", model]
-                    rows.append(evaluate(options.data, city, words, folder))
+                    rows.append(evaluate(options.data, city, words, folder, options.central))
                     if options.per_city:
                         print("  %-32s %6.3f %6.3f %8.3f %8.3f %9.1f" % ((city,) + rows[-1]), flush=True)
                 name = "%s, smooth %s" % (estimator, smooth or "default")

@@ -677,6 +677,20 @@ double ChiSquareTail(double x, int degrees)
   return std::erfc(std::sqrt(.5 * x)) + std::sqrt(2. / 3.14159265358979323846) * std::exp(-.5 * x) * sum;
 }
 
+namespace
+{
+double ChiSquareMedian(int degrees)
+{
+  double low = 0., high = degrees;
+  for (int k = 0; k < 60; ++k)
+  {
+    const double middle = .5 * (low + high);
+    (ChiSquareTail(middle, degrees) > .5 ? low : high) = middle;
+  }
+  return low;
+}
+} // namespace
+
 AlterationDetector::AlterationDetector(PairScene scene, int iterations) : m_Scene(std::move(scene)), m_Iterations(iterations)
 {
 }
@@ -719,6 +733,20 @@ void AlterationDetector::Fit(const Progress& progress)
   {
     return;
   }
+  const auto squares = [&](std::size_t i)
+  {
+    double t = 0.;
+    for (const auto& row : m_Rows)
+    {
+      double value = row[bands];
+      for (int k = 0; k < bands; ++k)
+      {
+        value += row[k] * samples[i * static_cast<std::size_t>(bands) + k];
+      }
+      t += value * value;
+    }
+    return t;
+  };
   std::vector<double> weights(count, 1.);
   for (int iteration = 0; iteration <= m_Iterations; ++iteration)
   {
@@ -773,19 +801,29 @@ void AlterationDetector::Fit(const Progress& progress)
     }
     for (std::size_t i = 0; i < count; ++i)
     {
-      double t = 0.;
-      for (const auto& row : m_Rows)
-      {
-        double value = row[bands];
-        for (int k = 0; k < bands; ++k)
-        {
-          value += row[k] * samples[i * static_cast<std::size_t>(bands) + k];
-        }
-        t += value * value;
-      }
-      weights[i] = ChiSquareTail(t, variates);
+      weights[i] = ChiSquareTail(squares(i), variates);
     }
     Tell(progress, .8, .2, static_cast<double>(iteration + 1) / (m_Iterations + 1));
+  }
+  if (m_Iterations > 0)
+  {
+    // Weights favour what changed least, round after round: variates vary less among them than among all that did not change, and half of the pixels would be
+    // change at p = .01. The median is that of chi-square again; never more than it was, or dates that are equal would show their rounding.
+    std::vector<double> all(count);
+    for (std::size_t i = 0; i < count; ++i)
+    {
+      all[i] = squares(i);
+    }
+    const auto middle = all.begin() + static_cast<std::ptrdiff_t>(count / 2);
+    std::nth_element(all.begin(), middle, all.end());
+    const double median = ChiSquareMedian(variates);
+    for (auto& row : m_Rows)
+    {
+      for (auto& factor : row)
+      {
+        factor *= *middle > median ? std::sqrt(median / *middle) : 1.;
+      }
+    }
   }
   Tell(progress, 0., 1., 1.);
 }

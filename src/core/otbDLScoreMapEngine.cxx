@@ -407,20 +407,39 @@ void ScoreMapEngine::Learn()
     // Lengths have long tails: the logarithm of what did not change is nearer to a Gaussian.
     m_Fit.logarithm = m_Low > 0.;
     const auto scale = [&](double v) { return m_Fit.logarithm ? std::log(v) : v; };
-    ScoreHistogram plain = Empty(m_Low, m_High), scaled = Empty(scale(m_Low), scale(m_High));
-    std::vector<float> score;
-    for (const auto& rows : Bands())
+    const auto each = [&](const std::function<void(double)>& count)
     {
-      score.resize(static_cast<std::size_t>(rows.Area()));
-      m_File->Read(0, rows, score.data());
-      for (const float v : score)
+      std::vector<float> score;
+      for (const auto& rows : Bands())
       {
-        if (!std::isnan(v))
+        score.resize(static_cast<std::size_t>(rows.Area()));
+        m_File->Read(0, rows, score.data());
+        for (const float v : score)
+        {
+          if (!std::isnan(v))
+          {
+            count(v);
+          }
+        }
+      }
+    };
+    ScoreHistogram plain = Empty(m_Low, m_High), scaled = Empty(scale(m_Low), scale(m_High));
+    each(
+        [&](double v)
         {
           Count(plain, v);
           Count(scaled, scale(v));
-        }
+        });
+    // A few scores far away may leave the others a handful of bins: these are then counted again without them.
+    for (int round = 0; round < 12 && m_Low < m_High && HistogramQuantile(scaled, .5) - HistogramQuantile(scaled, .1586553) < 32. * scaled.Width(); ++round)
+    {
+      const double width = scaled.Width(), low = HistogramQuantile(scaled, .01) - width, high = HistogramQuantile(scaled, .99) + width;
+      if (!(low < high && high - low < .25 * (scaled.high - scaled.low)))
+      {
+        break;
       }
+      scaled = Empty(low, high);
+      each([&](double v) { Count(scaled, scale(v)); });
     }
     // The null distribution is told by the half of the pixels that hold least change (Efron, 2004).
     m_Fit.nullMiddle = HistogramQuantile(scaled, .5);

@@ -253,7 +253,7 @@ TEST(Threshold, OneDeviationApartTwiceIsFoundWhereTheyCross)
   EXPECT_THAT(choice.reason, HasSubstr("cross"));
 }
 
-TEST(Threshold, OneModeWithATailIsRosins)
+TEST(Threshold, OneModeWithATailIsCutByDeviations)
 {
   // Exponential: most unsupervised scores.
   ScoreHistogram h{0., 20., std::vector<std::int64_t>(4096, 0)};
@@ -262,13 +262,15 @@ TEST(Threshold, OneModeWithATailIsRosins)
     h.counts[b] = std::llround(1e8 * (std::exp(-h.Edge(b) + h.Width()) - std::exp(-h.Edge(b))));
   }
   const auto choice = ChooseThreshold(h, Rule::Auto);
-  EXPECT_EQ(choice.rule, Rule::Rosin);
+  EXPECT_EQ(choice.rule, Rule::Deviation);
   EXPECT_LT(choice.separation, 1.);
   EXPECT_GT(choice.separation, 0.);
-  EXPECT_DOUBLE_EQ(choice.threshold, ChooseThreshold(h, Rule::Rosin).threshold);
+  EXPECT_DOUBLE_EQ(choice.threshold, ChooseThreshold(h, Rule::Deviation).threshold);
   EXPECT_THAT(choice.reason, HasSubstr("one mode"));
-  // Where the slope is that of the chord: exp(-x) = 1/18 or so.
-  EXPECT_NEAR(choice.threshold, std::log(17.), .4);
+  // Mean and standard deviation are 1.
+  EXPECT_NEAR(choice.threshold, 3.5, .01);
+  // Rosin: where the slope is that of the chord, exp(-x) = 1/18 or so.
+  EXPECT_NEAR(ChooseThreshold(h, Rule::Rosin).threshold, std::log(17.), .4);
 }
 
 TEST(Threshold, DoesNotDependOnScaleOrEmptyBins)
@@ -283,7 +285,7 @@ TEST(Threshold, DoesNotDependOnScaleOrEmptyBins)
     wider.counts.insert(wider.counts.end(), 5, 0);
     wider.low = h.low - 3. * h.Width();
     wider.high = h.high + 5. * h.Width();
-    for (const auto rule : {Rule::Auto, Rule::Rosin, Rule::Em, Rule::Otsu, Rule::Kapur, Rule::Kittler})
+    for (const auto rule : {Rule::Auto, Rule::Deviation, Rule::Rosin, Rule::Em, Rule::Otsu, Rule::Kapur, Rule::Kittler})
     {
       const auto choice = ChooseThreshold(h, rule);
       EXPECT_EQ(choice.threshold, ChooseThreshold(h, rule).threshold);
@@ -310,6 +312,10 @@ TEST(Threshold, SomethingIsLeftOnBothSides)
     for (const auto rule : {Rule::Auto, Rule::Rosin, Rule::Em, Rule::Otsu, Rule::Kapur, Rule::Kittler})
     {
       const auto choice = ChooseThreshold(h, rule);
+      if (choice.rule == Rule::Deviation)
+      {
+        continue; // nothing so far above the mean: no change
+      }
       std::int64_t below = 0;
       for (std::size_t b = 0; b < h.counts.size(); ++b)
       {

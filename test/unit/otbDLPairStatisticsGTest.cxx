@@ -14,7 +14,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <cstdio>
 #include <limits>
 #include <memory>
 #include <string>
@@ -404,7 +403,8 @@ TEST(PairRegression, WeightsAndScoresAreThoseOfADenseRidgeSolution)
   // Features are single precision: 1.6e-6 was measured.
   EXPECT_LT(worstWeight, 5e-6);
   EXPECT_LT(worstScore, 1e-4);
-  std::printf("weights to %.2g, scores to %.2g\n", worstWeight, worstScore);
+  RecordProperty("worst_weight", std::to_string(1e6 * worstWeight) + "e-6");
+  RecordProperty("worst_score", std::to_string(1e6 * worstScore) + "e-6");
 }
 
 TEST(PairRegression, NormsAreFunctionsOfTheSameResiduals)
@@ -835,7 +835,7 @@ TEST(AlterationDetector, ScoresDoNotChangeWithAffineChangesOfEitherDate)
       worst = std::max(worst, std::abs(double(got[0][i]) - want[0][i]) / std::max(1.f, want[0][i]));
     }
     EXPECT_LT(worst, 1e-3);
-    std::printf("%d iterations: scores agree to %.2g, relative beyond 1; highest %.1f\n", iterations, worst, double(*std::max_element(want[0].begin(), want[0].end())));
+    RecordProperty("worst_" + std::to_string(iterations), std::to_string(1e6 * worst) + "e-6");
     for (int v = 0; v < 3; ++v)
     {
       EXPECT_NEAR(mixed.Correlations()[v], plain.Correlations()[v], 1e-5);
@@ -894,11 +894,35 @@ TEST(AlterationDetector, ReweightingRaisesCorrelationsWhereATenthChanged)
   for (int v = 0; v < 3; ++v)
   {
     EXPECT_GT(irmad.Correlations()[v], mad.Correlations()[v] + .02);
-    std::printf("correlation %d: mad %.4f irmad %.4f without change %.4f\n", v, mad.Correlations()[v], irmad.Correlations()[v], truth.Correlations()[v]);
+    RecordProperty("plain_" + std::to_string(v), std::to_string(mad.Correlations()[v]));
+    RecordProperty("reweighted_" + std::to_string(v), std::to_string(irmad.Correlations()[v]));
+    RecordProperty("unchanged_" + std::to_string(v), std::to_string(truth.Correlations()[v]));
   }
   AlterationDetector few(Pair(changed), 2);
   few.Fit([](double) {});
   EXPECT_LE(few.Iterations(), 2);
+}
+
+TEST(AlterationDetector, ReweightedSquaresOfUnchangedPixelsAreNearChiSquare)
+{
+  for (const double changed : {0., .1})
+  {
+    const auto source = GaussianPair(300, 250, 3, 3, changed);
+    AlterationDetector score(Pair(source), 30);
+    score.Fit({});
+    const auto plane = ScoreOf(score, {0, 0, 300, 250})[0];
+    double alarms = 0., unchanged = 0.;
+    for (std::int64_t i = 0; i < 300 * 250; ++i)
+    {
+      if (!(KeyedRandom(1, 2).Uniform(i % 300, i / 300, 0, 0) < changed))
+      {
+        alarms += ChiSquareTail(double(plane[i]) * plane[i], 3) <= .01;
+        ++unchanged;
+      }
+    }
+    RecordProperty("alarms_" + std::to_string(changed), std::to_string(alarms / unchanged));
+    EXPECT_NEAR(alarms / unchanged, changed > 0. ? .006 : .01, .003);
+  }
 }
 
 TEST(AlterationDetector, DatesMayBeExchanged)

@@ -37,8 +37,8 @@ class ChangeRatio(nn.Module):
     """``forward(x)``: (N, 4 * bands, H, W) to change logits (N, 1, H, W).
 
     H and W are multiples of ``2 ** (depth + 1)``; with a depth of 2, an output pixel sees 48 pixels
-    in each direction. Inputs are clamped to +-``limit``, so that a
-    saturated pixel of a scene unlike those of the training does not run away.
+    in each direction. Inputs are clamped to +-``limit``, so that a saturated pixel of a scene
+    unlike those of the training does not run away.
     """
 
     def __init__(self, bands: int = 4, width: int = 32, depth: int = 2, limit: float = 6.0):

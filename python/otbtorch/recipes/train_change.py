@@ -43,7 +43,10 @@ import numpy as np
 import torch
 from torch.nn import functional as F
 
+from ..contract import change_likelihood
+from ..export import export
 from ..models.change_ratio import ChangeRatio
+from .train_demo import drop_source_paths
 
 BANDS = ("B02", "B03", "B04", "B08")
 #: Smoothing of the regression score and of the logit (pixels), and weight of the logit.
@@ -405,10 +408,20 @@ def folds(names):
     return sorted(names)[0::2], sorted(names)[1::2]
 
 
+def contract(name):
+    """The contract of a network of this recipe."""
+    return change_likelihood(
+        name, list(BANDS), None, patch=256, halo=48, multiple=2 ** (DEPTH + 1),
+        ratio={"weight": WEIGHT, "smooth": SIGMA}, gsd_m=10.0, architecture="U-Net on half the resolution, density ratio",
+        license="Apache-2.0", training_data="Sentinel-2 images of 14 pairs (Onera Satellite Change Detection), without its labels; "
+        "contains modified Copernicus Sentinel data 2015-2018", recipe="otbtorch.recipes.train_change")
+
+
 def save(network, path):
-    """Write ``path`` (TorchScript) and the weights beside it (``.pth``)."""
-    torch.jit.script(network).save(path)
-    torch.save(network.state_dict(), os.path.splitext(path)[0] + ".pth")
+    """Write ``path``: TorchScript with its contract, and no paths of this machine."""
+    name = os.path.splitext(os.path.basename(path))[0]
+    export(network, contract(name), path)
+    drop_source_paths(path)
 
 
 def evaluate(data, pairs, options, seeds, out=None, say=print):
@@ -442,8 +455,8 @@ def main(argv=None):
         prog="python3 -m otbtorch.recipes.train_change",
         description="Train the change network for Sentinel-2 pairs, without labels.")
     parser.add_argument("--data", required=True, help="the OSCD dataset: images/CITY/imgs_1 ...")
-    parser.add_argument("--out", help="folder to write change-s2.pt and change-s2.pth to; with "
-                        "--folds also fold0.pt, fold1.pt and folds.json")
+    parser.add_argument("--out", help="folder to write change-s2.pt to; with "
+                        "--folds fold0.pt, fold1.pt and folds.json")
     parser.add_argument("--folds", action="store_true",
                         help="evaluate on cities left out, in two folds, instead of training")
     parser.add_argument("--seeds", type=int, default=1,
