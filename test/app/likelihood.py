@@ -95,10 +95,8 @@ def same(found, wanted, window=None):
             x, y, w, h = window
             other = other[..., y : y + h, x : x + w]
         assert pixels.dtype == other.dtype and pixels.shape == other.shape, name
-        kind = f"u{pixels.itemsize}"
-        different = np.ascontiguousarray(pixels).view(kind) != np.ascontiguousarray(other).view(
-            kind
-        )
+        one, two = (np.ascontiguousarray(a).view(f"u{a.itemsize}") for a in (pixels, other))
+        different = one != two
         assert not different.any(), f"{name}: {different.sum()} of {different.size} pixels"
 
 

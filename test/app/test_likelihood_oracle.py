@@ -206,6 +206,10 @@ def alteration(x, y, iterations):
         if iteration and np.abs(rho - before).max() < 1e-3:
             break
         weights, before = tail(z, len(rho)), rho
+    if iterations:  # reweighted: at most the median of chi-square
+        candidates = np.linspace(0, 4, 400001)
+        middle = candidates[np.argmin(np.abs(tail(candidates, len(rho)) - 0.5))]
+        z = z * min(1.0, middle / np.median(z))
     return np.sqrt(z)
 
 
@@ -238,7 +242,8 @@ def words(x, y, channel, stream, seed=SEED, tag=0):
     for _ in range(10):
         p0, p1 = c[0] * np.uint64(0xD2511F53), c[2] * np.uint64(0xCD9E8D57)
         high0, high1 = p0 >> np.uint64(32), p1 >> np.uint64(32)
-        c = [high1 ^ c[1] ^ np.uint64(keys[0]), p1 & low, high0 ^ c[3] ^ np.uint64(keys[1]), p0 & low]
+        first, third = high1 ^ c[1] ^ np.uint64(keys[0]), high0 ^ c[3] ^ np.uint64(keys[1])
+        c = [first, p1 & low, third, p0 & low]
         keys = [(keys[0] + 0x9E3779B9) & 0xFFFFFFFF, (keys[1] + 0xBB67AE85) & 0xFFFFFFFF]
     return c
 
@@ -550,7 +555,8 @@ def test_pmi_and_cond_tend_to_those_of_the_gaussian(
     z = [(np.where(valid, x, MEAN).astype(float) - MEAN) / STDDEV for x in arrays[:2]]
 
     def nats(a, mean, deviation):
-        return 0.5 * ((a - mean) / deviation) ** 2 + math.log(deviation) + 0.5 * math.log(2 * math.pi)
+        constant = math.log(deviation) + 0.5 * math.log(2 * math.pi)
+        return 0.5 * ((a - mean) / deviation) ** 2 + constant
 
     deviation = MARGINAL[1] * math.sqrt(1 - CORRELATION**2)
     wanted = {"pmi": 0.0, "cond": 0.0}
