@@ -10,11 +10,11 @@ import shutil
 import numpy as np
 import pytest
 from conftest import TRANSFORM, read, write
-from likelihood import BANDS, maps, pair, run, write_pair
+from likelihood import BANDS, likelihood_models, maps, pair, run, write_pair
 from sits import together
 from test_errors import assert_refused, limited
 
-from likelihood import likelihood_models  # noqa: F401  (a fixture)
+__all__ = ["likelihood_models"]  # fixtures
 
 WIDTH, HEIGHT, DATES = 130, 110, 9
 NAMES = [f"s_{2019 + k // 4}{1 + 3 * (k % 4):02d}15.tif" for k in range(DATES)]

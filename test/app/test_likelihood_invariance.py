@@ -9,10 +9,10 @@ import json
 import numpy as np
 import pytest
 from conftest import grid_counts, stripes, tiles, write
-from likelihood import CASES, case_parameters, maps, outputs_of, same
+from likelihood import CASES, case_parameters, holes, likelihood_models, maps, outputs_of, same
 from sits import together
 
-from likelihood import holes, likelihood_models  # noqa: F401  (fixtures)
+__all__ = ["holes", "likelihood_models"]  # fixtures
 
 ONE_BLOCK = "?&streaming:type=none"
 WINDOW = (37, 53, 211, 189)

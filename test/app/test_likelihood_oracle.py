@@ -20,13 +20,14 @@ from likelihood import (
     STDDEV,
     TOKEN,
     contract_of,
+    likelihood_models,
     maps,
     networks,
     write_pair,
 )
 from sits import together
 
-from likelihood import likelihood_models  # noqa: F401  (a fixture)
+__all__ = ["likelihood_models"]  # fixtures
 
 WIDTH, HEIGHT = 83, 71
 SEED = 3

@@ -5,11 +5,11 @@ import json
 import numpy as np
 import pytest
 from conftest import EPSG, TRANSFORM, facts, read, write
-from likelihood import KINDS, NODATA, grown, maps, pair, run, same, write_pair
+from likelihood import KINDS, NODATA, grown, likelihood_models, maps, pair, run, same, write_pair
 from osgeo import gdal, ogr
 from sits import together
 
-from likelihood import likelihood_models  # noqa: F401  (a fixture)
+__all__ = ["likelihood_models"]  # fixtures
 
 WIDTH, HEIGHT = 320, 300
 RULES = ["auto", "deviation", "rosin", "em", "otsu", "kapur", "kittler"]
