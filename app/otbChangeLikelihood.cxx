@@ -275,8 +275,7 @@ private:
     AddParameter(ParameterType_Int, "probes", "Random vectors for the divergence (loglik)");
     for (const char* key : {"levels", "pairs", "steps", "probes"})
     {
-      SetDefaultParameterInt(key, 0);
-      SetMinimumParameterIntValue(key, 0);
+      SetDefaultParameterInt(key, 0); // no minimum: OTB would take it in silence for a smaller number
       MandatoryOff(key);
     }
     AddParameter(ParameterType_Choice, "solver", "Solver of the ODE");
@@ -407,10 +406,11 @@ private:
     auto s = dl::DefaultLikelihoodSettings(contract, generative.at(estimator));
     const auto integer = [&](const char* key, int& value)
     {
-      if (GetParameterInt(key) > 0)
+      if (GetParameterInt(key) < 0)
       {
-        value = GetParameterInt(key);
+        throw dl::Error(dl::Complaint(key, std::to_string(GetParameterInt(key)), "a number above 0, or 0: as suits the estimator", ""));
       }
+      value = GetParameterInt(key) > 0 ? GetParameterInt(key) : value;
     };
     integer("levels", s.levels);
     integer("pairs", s.pairs);
@@ -582,6 +582,8 @@ private:
     description["smooth"] = smooth;
     settings.smooth = smooth;
     settings.description = description.dump();
+    description["rule"] = GetParameterString("rule");
+    settings.fitDescription = description.dump();
 
     // Inputs.
     auto filter = dl::SceneMapFilter::New();
@@ -650,6 +652,7 @@ private:
     Decision(settings, smooth);
 
     PrepareOutputs(filter, keys);
+    NoteFiles();
     std::unique_ptr<dl::Predictor> predictor;
     if (contract)
     {
@@ -787,10 +790,11 @@ private:
         throw dl::Error(dl::Complaint("dates", dl::ToString(days[order[k]]) + " twice", "each date once", ""));
       }
     }
-    const int reference = GetParameterInt("reference");
-    if (reference > 0 && reference + 2 > dates)
+    const int reference = GetParameterInt("reference") > 0 ? GetParameterInt("reference") : std::max(6, dates / 3);
+    if (GetParameterInt("reference") < 0 || reference + 2 > dates)
     {
-      throw dl::Error(dl::Complaint("reference", std::to_string(reference) + " of " + std::to_string(dates) + " dates", "at least two dates fewer", ""));
+      throw dl::Error(
+          dl::Complaint("reference", std::to_string(GetParameterInt("reference")) + " of " + std::to_string(dates) + " dates", "at least two dates fewer", ""));
     }
 
     // Inputs: dates, then masks.
@@ -876,6 +880,7 @@ private:
     }
     filter->SetOperator(std::make_shared<dl::SeriesOperator>(settings.results));
     PrepareOutputs(filter, keys);
+    NoteFiles();
     const std::map<std::string, dl::SeriesMaskKind> kinds = {
         {"invalid", dl::SeriesMaskKind::Invalid}, {"valid", dl::SeriesMaskKind::Valid}, {"scl", dl::SeriesMaskKind::Scl}};
     const auto kind = kinds.at(GetParameterString("masktype"));
@@ -970,14 +975,18 @@ private:
   /** How change is told from no change, and what is kept of it. */
   void Decision(dl::ScoreSettings& settings, double smooth)
   {
-    const std::map<std::string, dl::ThresholdRule> rules = {{"auto", dl::ThresholdRule::Auto},   {"rosin", dl::ThresholdRule::Rosin},
-                                                            {"em", dl::ThresholdRule::Em},       {"otsu", dl::ThresholdRule::Otsu},
-                                                            {"kapur", dl::ThresholdRule::Kapur}, {"kittler", dl::ThresholdRule::Kittler}};
+    const std::map<std::string, dl::ThresholdRule> rules = {
+        {"auto", dl::ThresholdRule::Auto}, {"deviation", dl::ThresholdRule::Deviation}, {"rosin", dl::ThresholdRule::Rosin},    {"em", dl::ThresholdRule::Em},
+        {"otsu", dl::ThresholdRule::Otsu}, {"kapur", dl::ThresholdRule::Kapur},         {"kittler", dl::ThresholdRule::Kittler}};
     const auto rule = rules.at(GetParameterString("rule"));
     settings.chooseThreshold = [rule](const dl::ScoreHistogram& histogram) { return dl::ChooseThreshold(histogram, rule); };
     if (HasUserValue("thr"))
     {
       settings.threshold = GetParameterFloat("thr");
+      if (!std::isfinite(*settings.threshold))
+      {
+        throw dl::Error(dl::Complaint("thr", std::to_string(*settings.threshold), "a score", ""));
+      }
     }
     settings.alpha = GetParameterFloat("alpha");
     m_Calibrate = IsParameterEnabled("calibrate") && HasValue("calibrate") ? GetParameterString("calibrate") : "";
@@ -1016,7 +1025,7 @@ private:
       if (fs::exists(file, ec))
       {
         settings.fit = dl::SceneFit::FromJson(ReadText(file, "fit"), file);
-        CheckSettings(settings.fit->settings, settings.description, "fit", file);
+        CheckSettings(settings.fit->settings, settings.fitDescription, "fit", file);
         otbAppLogINFO(<< "What the scene taught is taken from " << file);
       }
       else
@@ -1024,15 +1033,27 @@ private:
         m_Fit = file;
       }
     }
-    for (const auto& file : {m_Fit, m_Calibrate, m_Objects})
+    for (const auto& [key, file] : {std::make_pair("fit", m_Fit), std::make_pair("calibrate", m_Calibrate)})
     {
       const auto folder = fs::path(file).parent_path();
       if (!file.empty() && !folder.empty() && !fs::is_directory(folder))
       {
-        throw dl::Error(dl::Complaint(&file == &m_Fit ? "fit" : "calibrate", "\"" + file + "\", in a folder that does not exist", "a writable file name",
-                                      "Make the folder first."));
+        throw dl::Error(dl::Complaint(key, "\"" + file + "\", in a folder that does not exist", "a writable file name", "Make the folder first."));
       }
     }
+  }
+
+  /** None of the files written beside the images may be one that is read, or another output. */
+  void NoteFiles()
+  {
+    for (const char* key : {"model", "contract", "calibration"})
+    {
+      if (HasValue(key))
+      {
+        NoteInputFile(GetParameterString(key));
+      }
+    }
+    CheckFiles({{"objects", m_Objects}, {"calibrate", m_Calibrate}, {"fit", m_Fit}});
   }
 
   void CheckSettings(const std::string& theirs, const std::string& ours, const std::string& option, const std::string& file)
@@ -1106,7 +1127,7 @@ private:
       GDALClose(dataset);
       return;
     }
-    const auto& choice = engine->Fit().choice;
+    const auto& choice = engine->Choice();
     std::ostringstream threshold;
     threshold << choice.threshold;
     GDALSetMetadataItem(dataset, "OTBTORCH_THRESHOLD", threshold.str().c_str(), nullptr);
@@ -1149,7 +1170,7 @@ private:
     {
       otbAppLogWARNING(<< "No pixel has data in both dates: the maps hold nothing but no-data");
     }
-    const auto& choice = engine->Fit().choice;
+    const auto& choice = engine->Choice();
     otbAppLogINFO(<< "Threshold " << choice.threshold << ": " << choice.reason);
     if (!m_Fit.empty())
     {

@@ -464,6 +464,35 @@ std::string DLApplication::CheckObjects(const std::string& map)
   return file;
 }
 
+void DLApplication::CheckFiles(const std::vector<std::pair<std::string, std::string>>& files)
+{
+  std::map<std::string, std::string> taken;
+  for (const auto& key : m_OutputKeys)
+  {
+    if (IsParameterEnabled(key) && !GetParameterString(key).empty())
+    {
+      taken[Canonical(SplitName(GetParameterString(key)).first)] = "the file of -" + key;
+    }
+  }
+  for (const auto& input : m_InputPaths)
+  {
+    taken[input] = "which is an input of this run";
+  }
+  for (const auto& [key, file] : files)
+  {
+    if (file.empty())
+    {
+      continue;
+    }
+    const auto [at, fresh] = taken.emplace(Canonical(file), "the file of -" + key);
+    if (!fresh)
+    {
+      const bool read = std::find(m_InputPaths.begin(), m_InputPaths.end(), at->first) != m_InputPaths.end();
+      throw Error(Complaint(key, "\"" + file + "\", " + at->second, read ? "another file name" : "one file an output", ""));
+    }
+  }
+}
+
 otb::dl::ObjectReport DLApplication::WriteObjects(const std::string& map, const std::string& score, const std::string& scoreName,
                                                   const std::vector<std::pair<int, std::string>>& classes, const std::map<std::string, std::string>& attributes)
 {
@@ -687,6 +716,7 @@ DLApplication::LoadNetwork(const std::function<std::unique_ptr<otb::dl::Predicto
   options.warn = [this](const std::string& text) { otbAppLogWARNING(<< text); };
   m_Runtime = {};
   auto predictor = load(options, m_Runtime);
+  m_CallSize = std::max(1, predictor->CallSize());
 
   const std::size_t tensors = m_Runtime.bytesBase + m_Runtime.bytesPerSample * m_Runtime.batch * m_Runtime.workers;
   if (job.unit == "pixels" && tensors < ram / 2)
@@ -1051,7 +1081,7 @@ void DLApplication::ReportRun()
 {
   const auto s = m_Filter->GetStatistics();
   const double elapsed = Since(m_Start);
-  const auto minimum = s.MinimumCalls(std::max(1, m_Runtime.batch));
+  const auto minimum = s.MinimumCalls(m_CallSize);
   const std::string unit = m_Filter->GetJob().unit == "pixels" ? "Pixels: " : "Patches: ";
   if (m_Filter->GetJob().unit == "cells")
   {

@@ -88,6 +88,10 @@ protected:
    * \param map key of the output that the objects are made from */
   std::string CheckObjects(const std::string& map);
 
+  /** Checks that files which are no image parameters are neither read in this run nor written twice. Called after PrepareOutputs().
+   * \param files keys and paths; empty paths are passed over */
+  void CheckFiles(const std::vector<std::pair<std::string, std::string>>& files);
+
   /** Makes it from finished files. \param classes of a from-to map */
   otb::dl::ObjectReport WriteObjects(const std::string& map, const std::string& score, const std::string& scoreName,
                                      const std::vector<std::pair<int, std::string>>& classes, const std::map<std::string, std::string>& attributes);
@@ -155,6 +159,7 @@ private:
   std::vector<std::string> m_ModelFiles;
   std::vector<otb::dl::ModelContract> m_Contracts; ///< of the members of an ensemble
   std::vector<std::string> m_OutputKeys;
+  int m_CallSize = 1; ///< samples of one forward
   std::map<std::string, ImagePixelType> m_TypesBefore;
   std::vector<std::string> m_InputPaths; ///< of image lists, one spelling
   std::vector<Pending> m_Pending;

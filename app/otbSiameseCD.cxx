@@ -182,6 +182,7 @@ private:
     }
     m_Model = contract.id;
     PrepareRun(filter, contract, keys);
+    CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone
     for (std::size_t r = 0; r < keys.size(); ++r)
     {

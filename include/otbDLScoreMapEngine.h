@@ -78,6 +78,7 @@ struct ScoreSettings
   double smooth = 2.5; ///< standard deviation of the Gaussian that scores are smoothed with, pixels; 0: none
   std::vector<ScoreResult> results;
   std::string description;                     ///< JSON of what the score depends on
+  std::string fitDescription;                  ///< the same and the rule of the threshold: what a fit depends on; empty: as description
   std::optional<double> threshold;             ///< given by the user
   double alpha = .01;                          ///< with a calibration: change where p is at or below it
   std::optional<ScoreCalibration> calibration; ///< to use
@@ -126,6 +127,9 @@ public:
 
   /** Valid after the first region. */
   const SceneFit& Fit() const { return m_Fit; }
+
+  /** The threshold in use: the user's, else that of the fit. Valid after the first region. */
+  const ThresholdChoice& Choice() const { return m_Choice; }
   std::int64_t ValidPixels() const { return m_Valid; }
 
   /** Probability of such a score where nothing changed. */
@@ -150,6 +154,7 @@ private:
   std::vector<float> m_Kernel;
   std::unique_ptr<PlaneFile> m_File; ///< score, and difference of directions
   SceneFit m_Fit;
+  ThresholdChoice m_Choice;
   ScoreCalibration m_Calibration;
   std::int64_t m_Valid = 0;
   double m_Low = 0., m_High = 0.;

@@ -899,7 +899,8 @@ void SiblingScore::Settle()
   std::vector<SiblingRange> ranges;
   for (const auto& s : m_Scaling)
   {
-    const double low = s.low, high = s.high > s.low ? s.high : s.low + 1.;
+    // A scene without data sets no limits.
+    const double low = std::isfinite(s.low) ? s.low : 0., high = std::isfinite(s.high) && s.high > low ? s.high : low + 1.;
     ranges.push_back({low, high});
   }
   const auto middle = ranges.begin() + BandsOf(m_Scene, 0);

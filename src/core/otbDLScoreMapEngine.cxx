@@ -342,7 +342,7 @@ void ScoreMapEngine::Prepare(const Progress& progress)
   const auto bands = Bands(RowsOf(copies * static_cast<std::size_t>(std::max(1, m_Engine.threads))));
   const std::size_t groups = m_Settings.groups.size();
   m_Valid = 0; // an earlier attempt may have been stopped
-  m_Fit.settings = m_Settings.description;
+  m_Fit.settings = m_Settings.fitDescription.empty() ? m_Settings.description : m_Settings.fitDescription;
   m_Fit.score = m_Score->SaveFit();
   m_Fit.mean.assign(groups, 0.);
   m_Fit.deviation.assign(groups, 1.);
@@ -497,7 +497,7 @@ void ScoreMapEngine::Learn()
     // The null distribution is told by the half of the pixels that hold least change (Efron, 2004).
     m_Fit.nullMiddle = HistogramQuantile(scaled, .5);
     m_Fit.nullDeviation = std::max(1e-12, m_Fit.nullMiddle - HistogramQuantile(scaled, .1586553));
-    if (m_Settings.chooseThreshold && m_High > m_Low && !m_Settings.threshold)
+    if (m_Settings.chooseThreshold && m_High > m_Low)
     {
       m_Fit.choice = m_Settings.chooseThreshold(plain);
     }
@@ -507,10 +507,11 @@ void ScoreMapEngine::Learn()
       m_Fit.choice.reason = "all scores are equal: no change";
     }
   }
+  m_Choice = m_Fit.choice;
   if (m_Settings.threshold)
   {
-    m_Fit.choice.threshold = *m_Settings.threshold;
-    m_Fit.choice.reason = "as given";
+    m_Choice.threshold = *m_Settings.threshold;
+    m_Choice.reason = "as given";
   }
 }
 
@@ -606,7 +607,7 @@ void ScoreMapEngine::Produce(const Region& region, const std::vector<ResultPlane
             value = static_cast<float>(std::min(300., std::max(0., -std::log10(std::max(PValue(s), 1e-300)))));
             break;
           case ScoreResult::Change:
-            value = m_Settings.calibration && !m_Settings.threshold ? PValue(s) <= m_Settings.alpha : s > m_Fit.choice.threshold;
+            value = m_Settings.calibration && !m_Settings.threshold ? PValue(s) <= m_Settings.alpha : s > m_Choice.threshold;
             break;
           case ScoreResult::Which:
             value = lean[x] > 0.f ? 2.f : 1.f;

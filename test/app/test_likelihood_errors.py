@@ -538,19 +538,25 @@ def test_a_network_that_fails_at_some_pixels_leaves_them_without_data(tmp_path):
     assert ((found["change"] == 255) == (x1[0] == 30000)).all()
 
 
-@pytest.mark.parametrize("change", [dict(thr=None), dict(thr=None, rule="otsu")])
-def test_a_threshold_given_once_is_not_what_a_scene_taught(change, place, tmp_path):
-    """The fit keeps what was learnt; the rule of the run decides, or the file says otherwise."""
+def test_a_threshold_given_once_is_not_what_a_scene_taught(place, tmp_path):
+    """The fit keeps what was learnt, not what the user said."""
     given = dict(in1=place / "1.tif", in2=place / "2.tif")
     fit = tmp_path / "fit.json"
-    more = {k: v for k, v in change.items() if v is not None}
     _, done = maps(tmp_path / "a", ["out", "change"], fit=fit, thr=0.05, **given)
     assert "as given" in done.log
-    wanted, _ = maps(tmp_path / "b", ["out", "change"], **more, **given)
-    found, done = maps(tmp_path / "c", ["out", "change"], fit=fit, **more, **given)
+    wanted, _ = maps(tmp_path / "b", ["out", "change"], **given)
+    found, done = maps(tmp_path / "c", ["out", "change"], fit=fit, **given)
     assert "as given" not in done.log
     assert (found["out"] == wanted["out"]).all()
     assert (found["change"] == wanted["change"]).all()
+
+
+def test_a_fit_with_another_rule_is_refused(place, tmp_path):
+    given = dict(in1=place / "1.tif", in2=place / "2.tif", fit=tmp_path / "fit.json")
+    maps(tmp_path / "a", ["out"], **given)
+    (tmp_path / "b").mkdir()
+    done = run(out=tmp_path / "b" / "out.tif", rule="otsu", **given)
+    assert_refused(done, tmp_path / "b", "fit: found", 'rule "auto" instead of "otsu"')
 
 
 def test_a_model_beside_a_statistical_estimator_is_said_to_be_unused(place, tmp_path):
