@@ -29,6 +29,7 @@
 #include <cmath>
 #include <filesystem>
 #include <fstream>
+#include <limits>
 #include <map>
 #include <memory>
 #include <numeric>
@@ -983,7 +984,8 @@ private:
     if (HasUserValue("thr"))
     {
       settings.threshold = GetParameterFloat("thr");
-      if (!std::isfinite(*settings.threshold))
+      // OTB reads "nan" as the largest float.
+      if (!(std::abs(*settings.threshold) < std::numeric_limits<float>::max()))
       {
         throw dl::Error(dl::Complaint("thr", std::to_string(*settings.threshold), "a score", ""));
       }
