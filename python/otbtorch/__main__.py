@@ -77,7 +77,7 @@ def _input_lines(entry, series):
         beside = _beside_text(entry)
         lines[0] += f", {entry['input']['data_type']}" + (f", {beside}" if beside else "")
         return lines
-    if entry["otb:role"] in contracts.BANDLESS:
+    if entry["otb:role"] in contracts.BANDLESS or entry["otb:role"] == "regression_score":
         lines[0] += f", {entry['input']['data_type']}"
         return lines
     lines[0] += f", bands {', '.join(_band_names(entry)) or '-'}"

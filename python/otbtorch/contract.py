@@ -32,6 +32,9 @@ BANDLESS = {
     "latent": RESULT_DIMS,
     "condition_latent": RESULT_DIMS,
 }
+# Inputs of change-detection that the application makes from both images.
+REGRESSIONS = ("regression", "regression_score")
+REGRESSION_CHANNELS = "4 a band: target, predicted target, source, residual"
 CHANGE_ROLES = ("change_logits", "change_probability", "transition_logits")
 CLASS_ROLES = ("sem1_logits", "sem2_logits", "transition_logits", "logits", "probabilities")
 
@@ -119,6 +122,7 @@ def change_detection(
     temperature=1.0,
     threshold=0.5,
     scaling2=None,
+    regression=False,
     gsd_m=None,
     nodata=None,
     nodata_rule="all",
@@ -136,6 +140,9 @@ def change_detection(
         scaling: ``value_scaling`` of date 1 (see ``z_score``, ``min_max``): a list of one object,
             or of one a band; ``None`` says that the network takes raw values.
         scaling2: that of date 2 where it differs.
+        regression: the network is ``forward(x1, x2, r2, r1, s)`` and also takes what the pair's
+            own regression says: r2, that of date 2 from date 1, four channels a band (target,
+            predicted target, source, residual); r1, the other way; s, its standardised score.
         outputs: a list of ``output(...)``; one channel of change logits where not given.
         patch, halo, multiple: pixels. ``probe-halo`` measures the last two.
         gsd_m: ground sampling distance of the training data, metres.
@@ -172,10 +179,30 @@ def change_detection(
             "otb:nodata_fill": nodata_fill,
         }
 
+    def made_input(name, role, channels, **fields):
+        return {
+            "name": name,
+            "bands": [],
+            "input": {
+                "shape": [-1, channels, patch, patch],
+                "dim_order": list(IMAGE_DIMS),
+                "data_type": "float32",
+            },
+            "otb:role": role,
+            **fields,
+        }
+
+    inputs = [one_input(1, scaling), one_input(2, scaling if scaling2 is None else scaling2)]
+    if regression:
+        for date in (2, 1):
+            fields = {"bands": list(bands), "otb:date": date}
+            inputs.append(made_input(f"r{date}", "regression", 4 * len(bands), **fields))
+        inputs.append(made_input("s", "regression_score", 1))
+
     return _item(
         id,
         "change-detection",
-        [one_input(1, scaling), one_input(2, scaling if scaling2 is None else scaling2)],
+        inputs,
         [_with_result(o, RESULT_DIMS, [patch, patch]) for o in outputs],
         {"patch": patch, "multiple": multiple, "halo": halo, "blend": blend, "tta": list(tta)},
         {"temperature": temperature, "threshold": threshold},
@@ -1052,12 +1079,19 @@ def _check_shape(shape, dims, wanted, view, channels_name, report, *path):
 def _check_input(i, entry, view, report):
     at = ("mlm:input", i)
     count = _check_bands(entry, at, report)
-    if entry.get("otb:role") == "image":
-        shape = _field(entry, "input", "shape")
-        # Without bands there is a violation already: say nothing about the channels then.
-        wanted = count or (shape[1] if isinstance(shape, list) and len(shape) > 1 else None)
-        _check_shape(shape, IMAGE_DIMS, wanted, view, "one a band", report, *at, "input", "shape")
-    _check_scalings(entry, count, at, report)
+    role = entry.get("otb:role")
+    shape = _field(entry, "input", "shape")
+    # Without bands there is a violation already: say nothing about the channels then.
+    any_number = shape[1] if isinstance(shape, list) and len(shape) > 1 else None
+    wanted, why = {
+        "image": (count or any_number, "one a band"),
+        "regression": (4 * count if count else any_number, REGRESSION_CHANNELS),
+        "regression_score": (1, "a score"),
+    }.get(role if isinstance(role, str) else None, (None, None))
+    if why:
+        _check_shape(shape, IMAGE_DIMS, wanted, view, why, report, *at, "input", "shape")
+    if role not in REGRESSIONS:
+        _check_scalings(entry, count, at, report)
 
 
 def _check_bands(entry, at, report):
@@ -1148,18 +1182,48 @@ def _check_change_inputs(inputs, report):
         report(
             f"change-detection has exactly two image inputs, {len(images)} declared", "mlm:input"
         )
-    dates = []
-    for i, entry in images:
-        if "otb:date" not in entry:
-            report("required for the images of change-detection", "mlm:input", i, "otb:date")
-            continue
-        date = entry["otb:date"]
-        if date in dates:
-            report(f"date {_short(date)} is used twice", "mlm:input", i, "otb:date")
-        dates.append(date)
+    for role in ("image", "regression"):
+        dates = []
+        for i, entry in inputs:
+            if entry.get("otb:role") != role:
+                continue
+            if "otb:date" not in entry:
+                text = "required for the images and the regressions of change-detection"
+                report(text, "mlm:input", i, "otb:date")
+                continue
+            date = entry["otb:date"]
+            if date in dates:
+                report(f"date {_short(date)} is used twice", "mlm:input", i, "otb:date")
+            dates.append(date)
+    scores = [i for i, e in inputs if e.get("otb:role") == "regression_score"]
+    for i in scores[1:]:
+        report("regression_score is declared twice", "mlm:input", i, "otb:role")
     for i, entry in inputs:
-        if entry.get("otb:role") == "sits":
-            report("a time series in a change-detection contract", "mlm:input", i, "otb:role")
+        if entry.get("otb:role") not in ("image",) + REGRESSIONS:
+            text = "change-detection takes images, and what is made from them: " + ", ".join(
+                REGRESSIONS
+            )
+            report(text, "mlm:input", i, "otb:role")
+    if len(images) != 2:
+        return
+    bands = [_names_of_bands(e) for _, e in images]
+    regressions = [(i, e) for i, e in inputs if e.get("otb:role") == "regression"]
+    if all(bands) and bands[0] != bands[1] and (regressions or scores):
+        report("a regression between the dates needs the same bands at both", "mlm:input")
+        return
+    for i, entry in regressions:
+        own = _names_of_bands(entry)
+        if bands[0] and own and own != bands[0]:
+            report("the bands must be those of the images", "mlm:input", i, "bands")
+
+
+def _names_of_bands(entry):
+    """Names of the bands of an input, None where they are not a list of names."""
+    bands = entry.get("bands")
+    if not isinstance(bands, list):
+        return None
+    names = [b.get("name") if isinstance(b, dict) else b for b in bands]
+    return names if names and all(isinstance(n, str) for n in names) else None
 
 
 def _check_change_outputs(outputs, report):
@@ -1620,7 +1684,7 @@ def _likelihood_input(i, entry, view, inner, channels, report):
         dims, wanted = IMAGE_DIMS, count or any_number
     elif role == "regression":
         dims, wanted = IMAGE_DIMS, 4 * count if count else any_number
-        why = "4 a band: target, predicted target, source, residual"
+        why = REGRESSION_CHANNELS
     elif role in ("latent", "condition_latent"):
         dims, wanted, why, of = BANDLESS[role], channels, "the channels of encode", inner
     elif isinstance(role, str) and role in BANDLESS:

@@ -33,8 +33,9 @@ constexpr int deepest = 100;           ///< nesting of the JSON
 constexpr std::int64_t most = 1000000; ///< of sizes and class values
 
 const std::set<std::string> knownTasks = {"change-detection", "time-series-classification", "change-likelihood"};
-const std::set<std::string> knownInputRoles = {"image",     "sits",           "dates",          "valid",  "latlon",           "static",     "month",
-                                               "condition", "diffusion_time", "condition_flag", "latent", "condition_latent", "token_mask", "regression"};
+const std::set<std::string> knownInputRoles = {"image",      "sits",       "dates",           "valid",          "latlon", "static",
+                                               "month",      "condition",  "diffusion_time",  "condition_flag", "latent", "condition_latent",
+                                               "token_mask", "regression", "regression_score"};
 const std::set<std::string> seriesInputRoles = {"sits", "dates", "valid", "month", "latlon", "static"};
 const std::set<std::string> seriesOutputRoles = {"logits", "probabilities", "embedding", "aux"};
 const std::set<std::string> knownOutputRoles = {
@@ -62,6 +63,7 @@ const std::map<std::string, ElementType> typesByName = {
     {"float32", ElementType::Float32}, {"int64", ElementType::Int64}, {"uint8", ElementType::UInt8}, {"bool", ElementType::Bool}};
 
 constexpr const char* seriesTask = "time-series-classification";
+constexpr const char* pairTask = "change-detection";
 constexpr const char* likelihoodTask = "change-likelihood";
 constexpr int mostSensors = 4;
 
@@ -70,10 +72,11 @@ using Order = std::vector<std::string>; ///< names of axes
 const Order imageOrder = {"batch", "bands", "height", "width"};
 const Order channelOrder = {"batch", "channel", "height", "width"};
 
-// What change-likelihood can be, and the inputs of change-likelihood that have no bands, with their axes.
+// What change-likelihood can be, and the inputs of change-likelihood and change-detection that have no bands, with their axes.
 const std::set<std::string> likelihoodKinds = {"otb:generative", "otb:masked", "otb:ratio", "otb:features"};
 const std::map<std::string, Order> bandlessOrders = {
     {"diffusion_time", {"batch"}}, {"condition_flag", {"batch"}}, {"token_mask", imageOrder}, {"latent", channelOrder}, {"condition_latent", channelOrder}};
+const std::map<std::string, Order> bandlessOfPairs = {{"regression_score", imageOrder}};
 const std::map<std::string, NoiseSpec::Schedule> schedules = {{"fm_linear", NoiseSpec::Schedule::FlowLinear},
                                                               {"linear_beta", NoiseSpec::Schedule::LinearBeta},
                                                               {"scaled_linear", NoiseSpec::Schedule::ScaledLinear},
@@ -1082,11 +1085,13 @@ public:
     in.name = String(j, path, "name", true);
     in.role = OneOf(j, path, "otb:role", knownInputRoles, true);
     const bool ofSeries = task == seriesTask && seriesInputRoles.count(in.role) > 0;
-    const bool ofLikelihood = task == likelihoodTask;
-    const auto bandless = ofLikelihood ? bandlessOrders.find(in.role) : bandlessOrders.end();
-    const bool ofRegression = ofLikelihood && in.role == "regression";
+    const bool ofLikelihood = task == likelihoodTask, ofPair = task == pairTask;
+    const auto& bandlessRoles = ofPair ? bandlessOfPairs : bandlessOrders;
+    const auto bandless = ofLikelihood || ofPair ? bandlessRoles.find(in.role) : bandlessRoles.end();
+    const bool isBandless = bandless != bandlessRoles.end();
+    const bool ofRegression = (ofLikelihood || ofPair) && in.role == "regression";
     const bool isImage = task != seriesTask && (in.role == "image" || in.role == "condition");
-    const bool hasBands = bandless == bandlessOrders.end() && (!ofSeries || in.role == "sits" || in.role == "static");
+    const bool hasBands = !isBandless && (!ofSeries || in.role == "sits" || in.role == "static");
     std::set<std::string> ours = inputFields;
     if (ofLikelihood)
     {
@@ -1115,7 +1120,7 @@ public:
       {
         orders = {imageOrder};
       }
-      else if (bandless != bandlessOrders.end())
+      else if (isBandless)
       {
         orders = {bandless->second};
       }
@@ -1149,13 +1154,13 @@ public:
       {
         CheckSizes(tensor, path + "/input", n > 0 ? 4 * n : tensor.Size("bands").value_or(1), "4 a band: target, predicted target, source, residual");
       }
-      else if (bandless != bandlessOrders.end() && bandless->second == channelOrder)
+      else if (isBandless && bandless->second == channelOrder)
       {
         CheckSizes(tensor, path + "/input", latentChannels.value_or(0), "the channels of encode", latent ? latentScale : 1);
       }
-      else if (bandless != bandlessOrders.end())
+      else if (isBandless)
       {
-        CheckSizes(tensor, path + "/input", 1, "a mask");
+        CheckSizes(tensor, path + "/input", 1, ofPair ? "a score" : "a mask");
       }
       if (const auto type = typesByName.find(tensor.type); type != typesByName.end())
       {
@@ -1190,13 +1195,26 @@ public:
     {
       ReadLikelihood(j, path, argument);
     }
-    else if (const auto date = Integer(j, path, "otb:date", in.role == "image" && task == "change-detection", 1))
+    else if (ofPair && isBandless && j.contains("otb:date"))
+    {
+      Complain(path + "/otb:date", "is of images and regressions: " + in.role + " is of both dates");
+    }
+    else if (const auto date = Integer(j, path, "otb:date", ofPair && (in.role == "image" || ofRegression), 1))
     {
       in.date = *date;
       if (in.date > 2)
       {
         Complain(path + "/otb:date", "must be 1 or 2, found " + std::to_string(in.date));
       }
+    }
+    if (ofRegression)
+    {
+      in.scaling.assign(in.bands.size(), BandScaling());
+      in.channels = static_cast<int>(std::min<std::int64_t>(4 * static_cast<std::int64_t>(in.bands.size()), 4 * most));
+    }
+    if (ofPair && isBandless)
+    {
+      in.channels = 1;
     }
     if (const Json* noData = Member(j, path, "otb:nodata", false); noData && !noData->is_null())
     {
@@ -1218,11 +1236,6 @@ public:
     if (j.contains("otb:date"))
     {
       Complain(path + "/otb:date", "is of change-detection: both dates of a pair go through the same inputs of change-likelihood");
-    }
-    if (in.role == "regression")
-    {
-      in.scaling.assign(in.bands.size(), BandScaling());
-      in.channels = static_cast<int>(std::min<std::int64_t>(4 * static_cast<std::int64_t>(in.bands.size()), 4 * most));
     }
     if (in.role == "token_mask")
     {
@@ -1440,28 +1453,62 @@ public:
     return out;
   }
 
-  /** The two images of change-detection. Inputs in the order of the contract, with roles that are known. */
+  /** The two images of change-detection, and what may be made from them. Inputs in the order of the contract, with roles that are known. */
   void CheckPair(const std::vector<ModelInput>& inputs, const std::string& path)
   {
-    std::set<int> dates;
-    int images = 0;
+    std::set<int> dates, targets;
+    std::vector<const ModelInput*> images;
+    int scores = 0;
     for (std::size_t i = 0; i < inputs.size(); ++i)
     {
+      const ModelInput& in = inputs[i];
       const std::string at = path + "/" + std::to_string(i);
-      if (inputs[i].role != "image")
+      if (in.role == "image")
       {
-        Complain(at + "/otb:role", "change-detection takes images only, found \"" + inputs[i].name + "\" of role " + inputs[i].role);
-        continue;
+        images.push_back(&in);
+        if (in.date > 0 && !dates.insert(in.date).second)
+        {
+          Complain(at + "/otb:date", "repeats " + std::to_string(in.date) + ": change-detection needs one image of each date");
+        }
       }
-      ++images;
-      if (inputs[i].date > 0 && !dates.insert(inputs[i].date).second)
+      else if (in.role == "regression")
       {
-        Complain(at + "/otb:date", "repeats " + std::to_string(inputs[i].date) + ": change-detection needs one image of each date");
+        if (in.date > 0 && !targets.insert(in.date).second)
+        {
+          Complain(at + "/otb:date", "repeats " + std::to_string(in.date) + ": there is one regression of each date");
+        }
+      }
+      else if (in.role == "regression_score")
+      {
+        if (++scores > 1)
+        {
+          Complain(at + "/otb:role", "repeats regression_score");
+        }
+      }
+      else
+      {
+        Complain(at + "/otb:role",
+                 "change-detection takes images, and what is made from them: regression, regression_score; found \"" + in.name + "\" of role " + in.role);
       }
     }
-    if (images != 2)
+    if (images.size() != 2)
     {
-      Complain(path, "change-detection needs exactly two images, of otb:date 1 and 2, found " + std::to_string(images));
+      Complain(path, "change-detection needs exactly two images, of otb:date 1 and 2, found " + std::to_string(images.size()));
+      return;
+    }
+    const auto regressed = [](const ModelInput& in) { return in.role == "regression" || in.role == "regression_score"; };
+    const bool known = !images[0]->bands.empty() && !images[1]->bands.empty();
+    if (known && images[0]->bands != images[1]->bands && std::any_of(inputs.begin(), inputs.end(), regressed))
+    {
+      Complain(path, "a regression between the dates needs the same bands at both");
+      return;
+    }
+    for (std::size_t i = 0; known && i < inputs.size(); ++i)
+    {
+      if (inputs[i].role == "regression" && !inputs[i].bands.empty() && inputs[i].bands != images[0]->bands)
+      {
+        Complain(path + "/" + std::to_string(i) + "/bands", "must be those of the images");
+      }
     }
   }
 
