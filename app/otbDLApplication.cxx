@@ -759,7 +759,28 @@ void DLApplication::Connect(std::unique_ptr<otb::dl::Predictor> predictor)
   m_Filter->AddObserver(itk::ProgressEvent(), progress);
 }
 
-void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs)
+void DLApplication::AddViewsParameter()
+{
+  AddParameter(ParameterType_Choice, "tta", "Test-time augmentation");
+  SetParameterDescription("tta", "Views of each patch whose probabilities are averaged, as far as the model's contract lists them");
+  AddChoice("tta.none", "The patch as it is");
+  AddChoice("tta.swap", "Also with the dates exchanged: twice the time");
+  AddChoice("tta.d4", "Quarter turns and mirror images: 8 times the time");
+  MandatoryOff("tta");
+}
+
+std::vector<otb::dl::View> DLApplication::GetViews() const
+{
+  std::vector<otb::dl::View> views(1);
+  for (const auto& contract : m_Contracts)
+  {
+    views = otb::dl::ViewsOf(const_cast<Self*>(this)->GetParameterString("tta"), contract);
+  }
+  return views;
+}
+
+void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs,
+                               const std::vector<otb::dl::View>& views)
 {
   this->PrepareOutputs(filter, outputs);
   for (auto& member : m_Contracts)
@@ -770,8 +791,27 @@ void DLApplication::PrepareRun(FilterType* filter, const otb::dl::ModelContract&
       member.inputs[k].steps = contract.inputs[k].steps;
     }
   }
-  this->Connect(this->LoadNetwork([this](const otb::dl::RuntimeOptions& options, otb::dl::RuntimeReport& report)
-                                  { return otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, options, report); }));
+  const auto load = [&](const otb::dl::RuntimeOptions& options, otb::dl::RuntimeReport& report)
+  {
+    auto network = otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, options, report);
+    if (const std::size_t each = otb::dl::ViewBytes(contract, views, static_cast<int>(m_Contracts.size())))
+    {
+      const double own = static_cast<double>(report.bytesPerSample), both = own + static_cast<double>(each);
+      if (options.batch == 0 && options.memory > 0 && own > 0. &&
+          both * report.batch * report.workers + static_cast<double>(report.bytesBase) > static_cast<double>(options.memory))
+      {
+        // Once more with what the views leave.
+        otb::dl::RuntimeOptions less = options;
+        less.memory = static_cast<std::size_t>(static_cast<double>(options.memory) * own / both);
+        report = {};
+        network = otb::dl::LoadEnsemble(m_ModelFiles, m_Contracts, less, report);
+      }
+      report.bytesPerSample += each;
+      report.secondsPerSample *= static_cast<double>(views.size());
+    }
+    return otb::dl::MakeViewsPredictor(std::move(network), contract, views, report.threads);
+  };
+  this->Connect(this->LoadNetwork(load));
 }
 
 /** OTB announces each writer just before it runs: the moment to give it a temporary file, its share of memory, and to know the window. */

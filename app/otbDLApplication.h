@@ -12,6 +12,7 @@
 #include "otbDLPatchMapFilter.h"
 #include "otbDLRasters.h"
 #include "otbDLRuntime.h"
+#include "otbDLViews.h"
 
 #include "otbWrapperApplication.h"
 #include "otbWrapperOutputImageParameter.h"
@@ -71,6 +72,13 @@ protected:
   /** Their temperatures. */
   std::vector<double> GetTemperatures() const;
 
+  /** Adds tta. */
+  void AddViewsParameter();
+
+  /** What tta asks for, if all members allow it. Valid after ReadModelContract().
+   * \throw Error when one does not */
+  std::vector<otb::dl::View> GetViews() const;
+
   /** Asks for another type of an output's pixels than the parameter has; the next run begins with what was there before. */
   void ChangePixelType(const std::string& key, ImagePixelType type);
 
@@ -117,8 +125,10 @@ protected:
   const otb::dl::MapEngine::Settings& GetEngineSettings() const { return m_Settings; }
 
   /** All three for a model that runs by itself. Loads the model for a filter whose inputs, operator and tiling are set; divides -ram; logs both.
-   * \param outputs keys of the output parameters, in the order of the filter's outputs */
-  void PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs);
+   * \param outputs keys of the output parameters, in the order of the filter's outputs
+   * \param views that every patch is shown in */
+  void PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs,
+                  const std::vector<otb::dl::View>& views = std::vector<otb::dl::View>(1));
 
   /** The last words of a run. Called once all outputs are written; may be extended. */
   virtual void ReportRun();

@@ -9,10 +9,12 @@
 #include "otbDLChangeDecision.h"
 #include "otbDLDates.h"
 #include "otbDLError.h"
+#include "otbDLPairFeatures.h"
 
 #include "otbWrapperApplicationFactory.h"
 #include "otbWrapperTags.h"
 
+#include <algorithm>
 #include <map>
 #include <memory>
 #include <optional>
@@ -79,7 +81,9 @@ private:
     SetDefaultOutputPixelType("sem2", ImagePixelType_uint8);
     MandatoryOff("sem2");
     AddParameter(ParameterType_OutputImage, "conf", "Confidence");
-    SetParameterDescription("conf", "Posterior probability of what the change map says, 0 to 1, no-data -1");
+    SetParameterDescription(
+        "conf", "Posterior probability of what the change map says, 0 to 1, no-data -1; with several predictions (a list of models, -tta), a second "
+                "band: their mutual information with the model, nats");
     SetDefaultOutputPixelType("conf", ImagePixelType_float);
     MandatoryOff("conf");
 
@@ -91,6 +95,15 @@ private:
     SetParameterDescription("thr", "Change where the probability is at or above it; -1: as the contract says");
     SetDefaultParameterFloat("thr", -1.f);
     MandatoryOff("thr");
+
+    AddParameter(ParameterType_Int, "window", "Smoothing window");
+    SetParameterDescription("window",
+                            "Side in pixels, odd, of a Gaussian window (standard deviation: a sixth of side - 1) that probabilities are averaged with before "
+                            "the decision; 1: none");
+    SetDefaultParameterInt("window", 1);
+    SetMinimumParameterIntValue("window", 1);
+    MandatoryOff("window");
+    AddViewsParameter();
 
     AddAlignParameter();
     AddObjectParameters();
@@ -109,7 +122,7 @@ private:
 
   void DoExecute() override
   {
-    auto contract = ReadModelContract();
+    auto contract = ReadModelContract(true);
     m_Objects = CheckObjects("out");
     if (contract.task != "change-detection")
     {
@@ -121,6 +134,13 @@ private:
       throw dl::Error(dl::Complaint("thr", std::to_string(thr), "a probability between 0 and 1, or -1", ""));
     }
     const double threshold = thr == -1.f ? contract.threshold : thr;
+    const auto views = GetViews();
+    Decision::Settings settings;
+    settings.threshold = threshold;
+    settings.temperatures = GetTemperatures();
+    settings.views = static_cast<int>(views.size());
+    settings.window = GetParameterInt("window");
+    WidenHalo(contract, settings.window);
 
     const std::vector<std::pair<std::string, Decision::Result>> all = {
         {"out", Decision::Change}, {"proba", Decision::Probability}, {"sem1", Decision::Class1}, {"sem2", Decision::Class2}, {"conf", Decision::Confidence}};
@@ -134,7 +154,7 @@ private:
         wanted.push_back(one.second);
       }
     }
-    auto decision = std::make_shared<Decision>(contract, wanted, threshold);
+    auto decision = std::make_shared<Decision>(contract, wanted, settings);
     if (Decision::NoDataOf(Decision::Change, decision->Classes()) > 255.f && GetParameterOutputImagePixelType("out") == ImagePixelType_uint8)
     {
       // uint8 is what one gets without asking: it is not what was meant.
@@ -142,7 +162,12 @@ private:
       otbAppLogINFO(<< decision->Classes() << " classes give from-to codes beyond 8 bits: out is written as uint16");
     }
     otbAppLogINFO(<< "Change where the probability is at or above " << threshold << (thr == -1.f ? " (contract)" : " (-thr)") << ", temperature "
-                  << contract.temperature);
+                  << contract.temperature
+                  << (settings.window > 1 ? ", averaged with a window of " + std::to_string(settings.window) + " pixels first" : std::string()));
+    if (GetNumberOfMembers() * views.size() > 1)
+    {
+      otbAppLogINFO(<< "Mean probability of " << GetNumberOfMembers() << " model(s) and " << views.size() << " view(s) of each patch");
+    }
 
     auto filter = dl::PatchMapFilter::New();
     std::vector<dl::PatchMapFilter::Input> inputs;
@@ -151,13 +176,24 @@ private:
     {
       onto = GetParameterImageList("in1")->GetNthElement(0);
     }
+    std::size_t reference = 0;
     for (const auto& input : contract.inputs)
     {
+      if (dl::IsPairFeature(input))
+      {
+        inputs.push_back({input, {}, {}});
+        continue;
+      }
+      // Outputs lie on the grid of the first date, whatever the order of the network's arguments.
+      reference = input.date == 1 ? inputs.size() : reference;
       inputs.push_back(MakeInput(input.date == 1 ? "in1" : "in2", input, onto));
     }
+    if (std::any_of(contract.inputs.begin(), contract.inputs.end(), dl::IsPairFeature))
+    {
+      otbAppLogINFO(<< "The network asks for the regression between the dates: it is fitted on the whole scene first");
+    }
     filter->SetInputs(std::move(inputs));
-    // Outputs lie on the grid of the first date, whatever the order of the network's arguments.
-    filter->SetReferenceInput(contract.inputs.front().date == 1 ? 0 : 1);
+    filter->SetReferenceInput(reference);
     if (HasValue("mask"))
     {
       filter->SetMask(GetParameterImage("mask"), "mask");
@@ -180,8 +216,8 @@ private:
     {
       m_Classes.clear();
     }
-    m_Model = contract.id;
-    PrepareRun(filter, contract, keys);
+    m_Model = contract.id + (GetNumberOfMembers() > 1 ? " and " + std::to_string(GetNumberOfMembers() - 1) + " more" : "");
+    PrepareRun(filter, contract, keys, views);
     CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone
     for (std::size_t r = 0; r < keys.size(); ++r)
@@ -189,6 +225,35 @@ private:
       SetParameterOutputImage(keys[r], filter->GetOutput(r));
     }
     RegisterPipeline();
+  }
+
+  /** Patches are cut by the radius of the window more, so that smoothing sees what lies beyond. */
+  static void WidenHalo(dl::ModelContract& contract, int window)
+  {
+    if (window % 2 == 0)
+    {
+      throw dl::Error(dl::Complaint("window", std::to_string(window), "an odd number of pixels", "The window has a middle pixel."));
+    }
+    auto& tiling = contract.tiling;
+    if (tiling.blend != dl::Blend::Crop || window == 1)
+    {
+      return;
+    }
+    const int multiple = tiling.multiple, radius = (window - 1) / 2;
+    const auto cut = [multiple](int halo) { return (halo + multiple - 1) / multiple * multiple; };
+    if (2 * cut(tiling.halo + radius) >= tiling.patch)
+    {
+      int most = radius;
+      while (most > 0 && 2 * cut(tiling.halo + most) >= tiling.patch)
+      {
+        --most;
+      }
+      throw dl::Error(dl::Complaint("window", std::to_string(window),
+                                    "at most " + std::to_string(2 * most + 1) + " with this model: patches of " + std::to_string(tiling.patch) +
+                                        " pixels, a halo of " + std::to_string(tiling.halo),
+                                    "Choose a smaller window, or smooth the probability map afterwards."));
+    }
+    tiling.halo += radius;
   }
 
   void ReportRun() override

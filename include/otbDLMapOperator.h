@@ -38,6 +38,10 @@ public:
   /** How many of the score channels, the last ones, the engine fills with the number of valid dates of each series; Score() leaves them alone. */
   virtual int CountChannels() const { return 0; }
 
+  /** Weights of a separable window, symmetric, odd in number, that scores are averaged with before the decision, over the pixels that have data; empty: none.
+   * The engine sees to it: patches must be cut by its radius more than the network needs. */
+  virtual std::vector<float> Smoothing() const { return {}; }
+
   /** Values of a pixel of the map. */
   virtual int ResultChannels() const = 0;
 

@@ -55,6 +55,7 @@ private:
   void Account(std::int64_t i, std::int64_t j, const Region& delivered);
   void RetireRow(std::int64_t row, const Region& patches);
   Region Support(std::int64_t i, std::int64_t j) const;
+  void Smooth(const std::vector<BatchView>& outputs, int n, float* scores) const;
 
   PatchGrid m_Grid;
   std::shared_ptr<Predictor> m_Predictor;
@@ -66,11 +67,14 @@ private:
   EngineStatistics m_Statistics;
   std::unique_ptr<PatchStore> m_Store;
   std::vector<float> m_Hann;
+  std::vector<float> m_Kernel; ///< that scores are smoothed with; empty: none
+  int m_Margin = 0;            ///< of the core, that smoothing looks at and the patch has
 
   struct Slot
   {
     std::int64_t patch = 0;
-    PatchContent content; ///< of the core
+    PatchContent content;                ///< of the core
+    std::vector<std::uint8_t> surrounds; ///< where there is data in the core and the margin that its smoothing looks at
   };
   /** A patch that was read, on its way to a slot. */
   struct Read

@@ -37,7 +37,8 @@ public:
   itkNewMacro(Self);
   itkTypeMacro(PatchMapFilter, MapFilter);
 
-  /** One input of the network: its images, whose bands are concatenated, with names for messages. */
+  /** One input of the network: its images, whose bands are concatenated, with names for messages. Neither for inputs that are made from the images of the pair
+   * (roles regression and regression_score, see PairFeatures). */
   struct Input
   {
     ModelInput model;

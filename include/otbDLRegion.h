@@ -47,6 +47,12 @@ inline Region BoundingBox(const Region& a, const Region& b)
   return {std::min(a.x0, b.x0), std::min(a.y0, b.y0), std::max(a.x1, b.x1), std::max(a.y1, b.y1)};
 }
 
+/** A region with a margin on all sides. */
+inline Region Grown(const Region& region, std::int64_t margin)
+{
+  return {region.x0 - margin, region.y0 - margin, region.x1 + margin, region.y1 + margin};
+}
+
 /** Index of the pixel that a mirror at both ends of [0, n) shows at position i (the border pixel is not repeated; numpy's "reflect").
  * Defined for any i and n >= 1. */
 inline std::int64_t Mirror(std::int64_t i, std::int64_t n)

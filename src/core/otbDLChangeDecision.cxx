@@ -7,6 +7,7 @@
 #include "otbDLChangeDecision.h"
 
 #include "otbDLError.h"
+#include "otbDLGaussian.h"
 
 #include <algorithm>
 #include <cmath>
@@ -69,9 +70,19 @@ float ChangeDecision::NoDataOf(Result result, int classes)
   }
 }
 
-ChangeDecision::ChangeDecision(const ModelContract& contract, std::vector<Result> wanted, double threshold)
-    : m_Wanted(std::move(wanted)), m_Temperature(static_cast<float>(contract.temperature)), m_Threshold(static_cast<float>(threshold))
+ChangeDecision::ChangeDecision(const ModelContract& contract, std::vector<Result> wanted, Settings settings)
+    : m_Wanted(std::move(wanted)), m_Outputs(contract.outputs.size()), m_Temperatures(settings.temperatures.begin(), settings.temperatures.end()),
+      m_Views(settings.views), m_Threshold(static_cast<float>(settings.threshold))
 {
+  if (m_Temperatures.empty())
+  {
+    m_Temperatures.push_back(static_cast<float>(contract.temperature));
+  }
+  if (settings.window > 1)
+  {
+    // The kernel ends at three standard deviations.
+    m_Window = GaussianKernel((settings.window - 1) / 6.);
+  }
   if (contract.task != "change-detection")
   {
     throw Error(Complaint("model", "a model of task " + contract.task, "change-detection", "Choose the application of that task."));
@@ -127,18 +138,95 @@ ChangeDecision::ChangeDecision(const ModelContract& contract, std::vector<Result
                             "a model with sem1_logits and sem2_logits, or transition_logits", "Leave this output out."));
     }
     m_NoData.push_back(NoDataOf(r, m_K));
+    if (r == Confidence && m_Views * static_cast<int>(m_Temperatures.size()) > 1)
+    {
+      m_Mutual = true;
+      m_NoData.push_back(NoDataOf(r, m_K));
+    }
   }
 }
 
-int ChangeDecision::ScoreChannels() const
+ChangeDecision::ChangeDecision(const ModelContract& contract, std::vector<Result> wanted, double threshold)
+    : ChangeDecision(contract, std::move(wanted),
+                     [threshold]
+                     {
+                       Settings settings;
+                       settings.threshold = threshold;
+                       return settings;
+                     }())
+{
+}
+
+std::vector<int> ChangeDecision::ResultBands() const
+{
+  std::vector<int> bands;
+  for (const Result r : m_Wanted)
+  {
+    bands.push_back(r == Confidence && m_Mutual ? 2 : 1);
+  }
+  return bands;
+}
+
+int ChangeDecision::NetworkChannels() const
 {
   return m_Head == Head::Binary ? 1 : m_Head == Head::Semantic ? 1 + 2 * m_K : 1 + m_K * m_K;
 }
 
+int ChangeDecision::ScoreChannels() const
+{
+  return NetworkChannels() + (m_Mutual ? 1 : 0); // mean entropy of the predictions
+}
+
 void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, const Region& part, float* scores) const
 {
+  const std::ptrdiff_t plane = part.Area();
+  const std::size_t members = m_Temperatures.size(), predictions = members * static_cast<std::size_t>(m_Views);
+  if (predictions == 1)
+  {
+    ScoreOne(outputs, 0, m_Temperatures.front(), n, part, scores);
+    return;
+  }
+  const int channels = NetworkChannels();
+  std::vector<float> one(static_cast<std::size_t>(channels * plane));
+  std::vector<double> sums(static_cast<std::size_t>(ScoreChannels() * plane), 0.);
+  for (std::size_t k = 0; k < predictions; ++k)
+  {
+    ScoreOne(outputs, k * m_Outputs, m_Temperatures[k % members], n, part, one.data());
+    for (std::size_t i = 0; i < one.size(); ++i)
+    {
+      sums[i] += one[i];
+    }
+    for (std::ptrdiff_t i = 0; m_Mutual && i < plane; ++i)
+    {
+      sums[channels * plane + i] += Entropy(one.data() + i, plane);
+    }
+  }
+  for (std::size_t i = 0; i < sums.size(); ++i)
+  {
+    scores[i] = static_cast<float>(sums[i] / static_cast<double>(predictions));
+  }
+}
+
+/** Nats, of change or not, or of all that a transition network tells apart. */
+float ChangeDecision::Entropy(const float* scores, std::ptrdiff_t stride) const
+{
+  const auto term = [](float p) { return p > 0.f ? -p * std::log(p) : p; }; // NaN stays
+  if (m_Head != Head::Transition)
+  {
+    return term(scores[0]) + term(1.f - scores[0]);
+  }
+  float sum = 0.f;
+  for (int c = 0; c < NetworkChannels(); ++c)
+  {
+    sum += term(scores[c * stride]);
+  }
+  return sum;
+}
+
+void ChangeDecision::ScoreOne(const std::vector<BatchView>& outputs, std::size_t first, float temperature, int n, const Region& part, float* scores) const
+{
   const std::ptrdiff_t width = part.Width(), height = part.Height(), plane = part.Area();
-  const float cooler = 1.f / m_Temperature;
+  const float cooler = 1.f / temperature;
 
   const auto softmaxOf = [&](const BatchView& v, float* out)
   {
@@ -158,7 +246,7 @@ void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, const R
     }
   };
 
-  const BatchView& change = outputs[m_ChangeIndex];
+  const BatchView& change = outputs[first + m_ChangeIndex];
   if (m_Head == Head::Transition)
   {
     softmaxOf(change, scores);
@@ -182,8 +270,8 @@ void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, const R
   }
   if (m_Head == Head::Semantic)
   {
-    softmaxOf(outputs[m_ClassIndex[0]], scores + plane);
-    softmaxOf(outputs[m_ClassIndex[1]], scores + (1 + m_K) * plane);
+    softmaxOf(outputs[first + m_ClassIndex[0]], scores + plane);
+    softmaxOf(outputs[first + m_ClassIndex[1]], scores + (1 + m_K) * plane);
   }
 }
 
@@ -232,9 +320,10 @@ void ChangeDecision::Decide(const float* scores, std::ptrdiff_t scoreStride, std
       }
     }
 
+    std::ptrdiff_t band = -1;
     for (std::size_t r = 0; r < m_Wanted.size(); ++r)
     {
-      float& out = results[static_cast<std::ptrdiff_t>(r) * resultStride + i];
+      float& out = results[++band * resultStride + i];
       switch (m_Wanted[r])
       {
       case Change:
@@ -244,13 +333,18 @@ void ChangeDecision::Decide(const float* scores, std::ptrdiff_t scoreStride, std
         out = p;
         break;
       case Class1:
-        out = from < 0 ? m_NoData[r] : static_cast<float>(m_Values[0][from]);
+        out = from < 0 ? m_NoData[band] : static_cast<float>(m_Values[0][from]);
         break;
       case Class2:
-        out = to < 0 ? m_NoData[r] : static_cast<float>(m_Values[1][to]);
+        out = to < 0 ? m_NoData[band] : static_cast<float>(m_Values[1][to]);
         break;
       case Confidence:
         out = confidence;
+        if (m_Mutual)
+        {
+          // Rounding may leave a little less than nothing.
+          results[++band * resultStride + i] = std::max(0.f, Entropy(scores + i, scoreStride) - s(NetworkChannels()));
+        }
         break;
       }
     }

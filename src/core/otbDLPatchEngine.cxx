@@ -6,6 +6,7 @@
 
 #include "otbDLPatchEngine.h"
 
+#include "otbDLGaussian.h"
 #include "otbDLParallel.h"
 #include "otbDLPatchStore.h"
 #include "otbDLStopwatch.h"
@@ -49,6 +50,12 @@ PatchEngine::PatchEngine(const PatchGrid& grid, std::shared_ptr<Predictor> predi
   if (m_Grid.Blending() == Blend::Hann)
   {
     m_Hann = HannWindow(m_Grid.Patch());
+  }
+  m_Kernel = m_Operator->Smoothing();
+  if (!m_Kernel.empty())
+  {
+    // Blended patches have no margin: their weight is small where smoothing misses something.
+    m_Margin = std::min(KernelRadius(m_Kernel), m_Grid.CoreOffset());
   }
 }
 
@@ -206,22 +213,28 @@ std::int64_t PatchEngine::PackRun(std::int64_t i, std::int64_t j, std::int64_t e
       return;
     }
     const Region footprint = m_Grid.Footprint(i + k, j);
-    const Region inside = Intersection(m_Grid.Core(i + k, j), image);
-    const auto cut = [&](const auto& from, auto& to)
+    // What lies outside the image is left at 0.
+    const auto cut = [&](const auto& from, int margin, auto& to)
     {
-      to.assign(static_cast<std::size_t>(core) * core, 0);
-      for (std::int64_t y = inside.y0; y < inside.y1; ++y)
+      const std::int64_t side = core + 2 * margin;
+      const Region part = Intersection(Grown(m_Grid.Core(i + k, j), margin), image);
+      to.assign(static_cast<std::size_t>(side * side), 0);
+      for (std::int64_t y = part.y0; y < part.y1; ++y)
       {
-        const auto* line = from.data() + (y - footprint.y0) * m_Grid.Patch() + (inside.x0 - footprint.x0);
-        std::copy(line, line + inside.Width(), to.data() + (y - footprint.y0 - offset) * core + (inside.x0 - footprint.x0 - offset));
+        const auto* line = from.data() + (y - footprint.y0) * m_Grid.Patch() + (part.x0 - footprint.x0);
+        std::copy(line, line + part.Width(), to.data() + (y - footprint.y0 - offset + margin) * side + (part.x0 - footprint.x0 - offset + margin));
       }
     };
     auto& content = m_Slots[read.slot].content;
-    cut(read.content.valid, content.valid);
+    cut(read.content.valid, 0, content.valid);
+    if (!m_Kernel.empty())
+    {
+      cut(read.content.valid, m_Margin, m_Slots[read.slot].surrounds);
+    }
     content.counts.resize(read.content.counts.size());
     for (std::size_t s = 0; s < content.counts.size(); ++s)
     {
-      cut(read.content.counts[s], content.counts[s]);
+      cut(read.content.counts[s], 0, content.counts[s]);
     }
     m_Source->Pack(footprint, read.content, *m_Predictor, read.slot);
   };
@@ -272,7 +285,14 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
     float* data = made[n]->data();
     const auto score = [&](float* scores)
     {
-      m_Operator->Score(outputs, n, part, scores);
+      if (m_Kernel.empty())
+      {
+        m_Operator->Score(outputs, n, part, scores);
+      }
+      else
+      {
+        Smooth(outputs, n, scores);
+      }
       for (int s = 0; s < counted; ++s)
       {
         std::copy(content.counts[s].begin(), content.counts[s].end(), scores + (channels - counted + s) * pixels);
@@ -322,6 +342,37 @@ void PatchEngine::RunBatch(const Region& pinned, const Progress& progress)
     m_Store->Put(m_Slots[n].patch, std::move(made[n]), isPinned);
   }
   m_Filled = 0;
+}
+
+/** Scores of the core of slot n, each averaged with its surroundings where these hold data. */
+void PatchEngine::Smooth(const std::vector<BatchView>& outputs, int n, float* scores) const
+{
+  const std::int64_t core = m_Grid.CoreSize(), offset = m_Grid.CoreOffset(), side = core + 2 * m_Margin, pixels = side * side;
+  const int channels = m_Operator->ScoreChannels() - m_Operator->CountChannels();
+  std::vector<float> raw(static_cast<std::size_t>(m_Operator->ScoreChannels() * pixels));
+  m_Operator->Score(outputs, n, {offset - m_Margin, offset - m_Margin, offset + core + m_Margin, offset + core + m_Margin}, raw.data());
+
+  const int radius = KernelRadius(m_Kernel), missing = radius - m_Margin;
+  const std::int64_t width = core + 2 * radius;
+  const auto& surrounds = m_Slots[n].surrounds;
+  std::vector<float> window, smooth;
+  for (int c = 0; c < channels; ++c)
+  {
+    window.assign(static_cast<std::size_t>(width * width), std::numeric_limits<float>::quiet_NaN());
+    for (std::int64_t y = 0; y < side; ++y)
+    {
+      for (std::int64_t x = 0; x < side; ++x)
+      {
+        const float v = raw[c * pixels + y * side + x];
+        if (surrounds[y * side + x] && std::isfinite(v))
+        {
+          window[(y + missing) * width + x + missing] = v;
+        }
+      }
+    }
+    SmoothScores(window, width, width, m_Kernel, smooth);
+    std::copy(smooth.begin(), smooth.end(), scores + c * core * core);
+  }
 }
 
 void PatchEngine::FillNoData(const Region& part, const Region& region, const std::vector<ResultPlane>& results) const

@@ -7,6 +7,7 @@
 #include "otbDLPatchMapFilter.h"
 
 #include "otbDLError.h"
+#include "otbDLPairFeatures.h"
 #include "otbDLPatchEngine.h"
 #include "otbDLPatchSource.h"
 
@@ -124,7 +125,7 @@ PatchGrid PatchMapFilter::GetGrid() const
 
 void PatchMapFilter::CheckInputs()
 {
-  if (m_Inputs.empty() || m_Inputs.front().images.empty())
+  if (m_Inputs.size() <= m_ReferenceInput || m_Inputs[m_ReferenceInput].images.empty())
   {
     itkExceptionMacro("inputs must be set");
   }
@@ -132,6 +133,10 @@ void PatchMapFilter::CheckInputs()
   const std::string& referenceName = m_Inputs.at(m_ReferenceInput).names.front();
   for (const auto& input : m_Inputs)
   {
+    if (IsPairFeature(input.model))
+    {
+      continue;
+    }
     std::size_t bands = 0;
     std::string names;
     for (std::size_t k = 0; k < input.images.size(); ++k)
@@ -190,6 +195,11 @@ std::vector<InputNormalisation> PatchMapFilter::MakeNormalisations() const
   std::vector<InputNormalisation> normalisation;
   for (const auto& input : m_Inputs)
   {
+    if (IsPairFeature(input.model))
+    {
+      normalisation.push_back(PairFeatureNormalisation(input.model));
+      continue;
+    }
     std::vector<bool> flags;
     std::vector<double> values;
     for (const auto& image : input.images)
@@ -210,7 +220,23 @@ std::vector<InputNormalisation> PatchMapFilter::MakeNormalisations() const
 std::unique_ptr<MapEngine> PatchMapFilter::MakeEngine()
 {
   const PatchGrid grid = this->GetGrid();
-  auto source = std::make_shared<ImagePatchSource>(this->MakePixelSource(), this->MakeNormalisations(), grid.Image().Width(), grid.Image().Height());
+  const std::int64_t width = grid.Image().Width(), height = grid.Image().Height();
+  const auto normalisations = this->MakeNormalisations();
+  std::shared_ptr<PixelSource> pixels = this->MakePixelSource();
+  std::vector<ModelInput> models;
+  bool made = false;
+  for (const auto& input : m_Inputs)
+  {
+    models.push_back(input.model);
+    made = made || IsPairFeature(input.model);
+  }
+  if (made)
+  {
+    auto features = std::make_shared<PairFeatures>(pixels, models, normalisations, width, height, m_Settings.threads, m_Settings.readBytes);
+    features->Fit({});
+    pixels = features;
+  }
+  auto source = std::make_shared<ImagePatchSource>(pixels, normalisations, width, height);
   return std::make_unique<PatchEngine>(grid, m_Predictor, m_Operator, std::move(source), m_Settings);
 }
 

@@ -548,4 +548,82 @@ TEST(ChangeDecision, ClassHeadsOfOneClassAreAnError)
   EXPECT_EQ(MessageOf(Semantic(2), all), "");
 }
 
+/** Two members with temperatures, two views of each. */
+TEST(ChangeDecisionPredictions, AreAveragedAsProbabilitiesAndDisagree)
+{
+  auto contract = Contract({Output("aux", 1), Output("change_logits", 1)});
+  ChangeDecision::Settings settings;
+  settings.temperatures = {1., 2.};
+  settings.views = 2;
+  const std::vector<Result> wanted = {ChangeDecision::Change, ChangeDecision::Confidence, ChangeDecision::Probability};
+  const ChangeDecision decision(contract, wanted, settings);
+  EXPECT_EQ(decision.ScoreChannels(), 2);
+  EXPECT_THAT(decision.ResultBands(), ElementsAre(1, 2, 1));
+  EXPECT_THAT(decision.NoData(), ElementsAre(255.f, -1.f, -1.f, -1.f));
+
+  // View 1 of members 1 and 2, view 2 of both: each with an output to ignore.
+  auto four = contract;
+  for (int k = 1; k < 4; ++k)
+  {
+    four.outputs.insert(four.outputs.end(), contract.outputs.begin(), contract.outputs.end());
+  }
+  Tensors tensors(four, 1);
+  const double z[] = {1., -2., 4., .5};
+  double p[4], mean = 0., meanEntropy = 0.;
+  const auto entropy = [](double q) { return -q * std::log(q) - (1. - q) * std::log(1. - q); };
+  for (int k = 0; k < 4; ++k)
+  {
+    tensors.values[2 * k + 1][0][0] = float(z[k]);
+    p[k] = 1. / (1. + std::exp(-z[k] / (k % 2 == 0 ? 1. : 2.)));
+    mean += p[k] / 4.;
+    meanEntropy += entropy(p[k]) / 4.;
+  }
+  float scores[2], results[4];
+  decision.Score(tensors.Views(), 0, {0, 0, 1, 1}, scores);
+  decision.Decide(scores, 1, 1, results, 1);
+  EXPECT_EQ(results[0], 1.f);
+  EXPECT_NEAR(results[1], mean, 1e-6);
+  EXPECT_NEAR(results[2], entropy(mean) - meanEntropy, 1e-6);
+  EXPECT_NEAR(results[3], mean, 1e-6);
+}
+
+TEST(ChangeDecisionPredictions, ThatAgreeHaveNoMutualInformation)
+{
+  const auto contract = Transition(2);
+  ChangeDecision::Settings settings;
+  settings.views = 3;
+  const ChangeDecision decision(contract, {ChangeDecision::Confidence}, settings);
+  auto three = contract;
+  three.outputs = {contract.outputs[0], contract.outputs[0], contract.outputs[0]};
+  Tensors tensors(three, 1);
+  for (auto& output : tensors.values)
+  {
+    output[2][0] = 3.f;
+  }
+  std::vector<float> scores(std::size_t(decision.ScoreChannels())), results(2);
+  decision.Score(tensors.Views(), 0, {0, 0, 1, 1}, scores.data());
+  decision.Decide(scores.data(), 1, 1, results.data(), 1);
+  EXPECT_NEAR(results[0], std::exp(3.) / (std::exp(3.) + 4.), 1e-6);
+  EXPECT_NEAR(results[1], 0., 1e-6);
+
+  // Three that are each sure of something else know nothing together: ln 3.
+  for (int k = 0; k < 3; ++k)
+  {
+    tensors.values[k][2][0] = 0.f;
+    tensors.values[k][k][0] = 60.f;
+  }
+  decision.Score(tensors.Views(), 0, {0, 0, 1, 1}, scores.data());
+  decision.Decide(scores.data(), 1, 1, results.data(), 1);
+  EXPECT_NEAR(results[1], std::log(3.), 1e-5);
+}
+
+TEST(ChangeDecisionPredictions, AWindowIsAGaussianThatEndsThere)
+{
+  ChangeDecision::Settings settings;
+  settings.window = 7;
+  EXPECT_EQ(ChangeDecision(Contract({Output("change_logits", 1)}), {ChangeDecision::Change}, settings).Smoothing().size(), 7u);
+  settings.window = 1;
+  EXPECT_TRUE(ChangeDecision(Contract({Output("change_logits", 1)}), {ChangeDecision::Change}, settings).Smoothing().empty());
+}
+
 } // namespace

@@ -7,6 +7,7 @@
 // The engine against the same arithmetic done over the whole image at once, for any regions in any order.
 #include "otbDLError.h"
 #include "otbDLBoxPredictor.h"
+#include "otbDLGaussian.h"
 #include "otbDLPatchEngine.h"
 
 #include <gtest/gtest.h>
@@ -74,6 +75,13 @@ struct Case
   int batch;
   std::size_t keptBytes;
   bool spill;
+};
+
+/** Scores that are averaged with their surroundings. */
+class Smoothed : public Identity
+{
+public:
+  std::vector<float> Smoothing() const override { return GaussianKernel(1.5); }
 };
 
 /** Names the case in test reports. */
@@ -285,6 +293,93 @@ TEST(PatchEngine, PixelsWithoutDataAreNoDataAndOnlyThose)
         ASSERT_EQ(bench.map[y * c.width + x] == noData, none) << x << ", " << y;
       }
     }
+  }
+}
+
+TEST(PatchEngine, SmoothedScoresAreThoseOfTheWholeImageSmoothed)
+{
+  constexpr int width = 83, height = 71, radius = 5; // of the kernel: 3 x 1.5, rounded
+  auto source = std::make_shared<MemorySource>(width, height, 2);
+  for (int y = 20; y < 33; ++y)
+  {
+    for (int x = 30; x < 52; ++x)
+    {
+      source->At(x, y, 0) = source->At(x, y, 1) = 0.f; // no data
+    }
+  }
+  const Case plain{width, height, 32, 1, 2, Blend::Crop, 3, 1 << 20, true};
+  Bench raw(plain, source);
+  raw.Make({0, 0, width, height});
+  const auto kernel = GaussianKernel(1.5);
+  ASSERT_EQ(KernelRadius(kernel), radius);
+  std::vector<float> first;
+  for (const int patch : {32, 48, 64})
+  {
+    Tiling t;
+    t.patch = patch;
+    t.halo = 2 + radius;
+    auto predictor = std::make_shared<BoxPredictor>(3, 2, patch, 2, false);
+    PatchEngine::Settings s;
+    s.threads = 2;
+    s.keptBytes = 1 << 20;
+    PatchEngine engine(PatchGrid(width, height, t), predictor, std::make_shared<Smoothed>(),
+                       std::make_shared<ImagePatchSource>(source, OneInput(2), width, height), s);
+    std::vector<float> map(std::size_t(2 * width * height));
+    for (int y = 0; y < height; y += 19)
+    {
+      const Region strip = Intersection({0, y, width, y + 19}, {0, 0, width, height});
+      engine.Produce(strip, {{map.data() + y * width, 1, width}, {map.data() + width * height + y * width, 1, width}}, {});
+    }
+    for (int i = 0; i < width * height; ++i)
+    {
+      if (raw.map[i] == noData)
+      {
+        EXPECT_EQ(map[i], noData) << i;
+        continue;
+      }
+      double top = 0., bottom = 0.;
+      for (int v = std::max(0, i / width - radius); v <= std::min(height - 1, i / width + radius); ++v)
+      {
+        for (int u = std::max(0, i % width - radius); u <= std::min(width - 1, i % width + radius); ++u)
+        {
+          if (raw.map[v * width + u] != noData)
+          {
+            const double w = double(kernel[v - i / width + radius]) * double(kernel[u - i % width + radius]);
+            top += w * double(raw.map[v * width + u]);
+            bottom += w;
+          }
+        }
+      }
+      ASSERT_NEAR(map[i], top / bottom, 1e-4 * (1. + std::abs(top / bottom))) << "patch " << patch << ", pixel " << i;
+    }
+    first = first.empty() ? map : first;
+    EXPECT_EQ(map, first) << "patch " << patch;
+  }
+}
+
+TEST(PatchEngine, SmoothedBlendsDoNotDependOnRegions)
+{
+  constexpr int width = 83, height = 71;
+  auto source = std::make_shared<MemorySource>(width, height, 2);
+  Tiling t;
+  t.patch = 32;
+  t.blend = Blend::Hann;
+  std::vector<float> whole;
+  for (const int step : {height, 13})
+  {
+    PatchEngine::Settings s;
+    s.keptBytes = step == 13 ? 1 : 1 << 20;
+    s.spillDirectory = testing::TempDir();
+    PatchEngine engine(PatchGrid(width, height, t), std::make_shared<BoxPredictor>(2, 2, 32, 2, true), std::make_shared<Smoothed>(),
+                       std::make_shared<ImagePatchSource>(source, OneInput(2), width, height), s);
+    std::vector<float> map(std::size_t(2 * width * height));
+    for (int y = 0; y < height; y += step)
+    {
+      const Region strip = Intersection({0, y, width, y + step}, {0, 0, width, height});
+      engine.Produce(strip, {{map.data() + y * width, 1, width}, {map.data() + width * height + y * width, 1, width}}, {});
+    }
+    whole = whole.empty() ? map : whole;
+    EXPECT_EQ(map, whole);
   }
 }
 
