@@ -61,7 +61,7 @@ struct Legend
 };
 
 /** 0 no change (not drawn), 1 change.
- * \param classes that of value 1 gives change its name and colour, if it has them */
+ * \param classes those of value 0 and 1 give their names, if they have one, and the second its colour */
 Legend BinaryLegend(const std::vector<ModelClass>& classes = {});
 
 /** Classes of a map, in their own colours or in default ones.

@@ -116,12 +116,14 @@ Legend BinaryLegend(const std::vector<ModelClass>& classes)
   Legend legend;
   legend.kind = Legend::Kind::Classes;
   legend.entries = {noChange, {1., "change", FromNumber(0xD55E00)}};
-  const auto change = std::find_if(classes.begin(), classes.end(), [](const auto& c) { return c.value == 1; });
-  if (change != classes.end())
+  for (const auto& c : classes)
   {
-    auto& entry = legend.entries.back();
-    entry.label = change->name.empty() ? entry.label : change->name;
-    entry.colour = change->colour.empty() ? entry.colour : Parse(change->colour);
+    if (c.value == 0 || c.value == 1)
+    {
+      auto& entry = legend.entries[static_cast<std::size_t>(c.value)];
+      entry.label = c.name.empty() ? entry.label : c.name;
+      entry.colour = c.value == 0 || c.colour.empty() ? entry.colour : Parse(c.colour);
+    }
   }
   return legend;
 }

@@ -278,7 +278,6 @@ void WriteLegend(const Legend& legend, const std::string& path)
   }
   auto* band = dataset->GetRasterBand(1);
   const bool tiff = EQUAL(dataset->GetDriverName(), "GTiff");
-  CPLErrorReset();
   const auto type = band->GetRasterDataType();
   if (dataset->GetAccess() == GA_Update && (type == GDT_Byte || type == GDT_UInt16))
   {
@@ -311,6 +310,8 @@ void WriteLegend(const Legend& legend, const std::string& path)
   }
   const auto attributes = AttributeTable(legend);
   band->SetDefaultRAT(&attributes);
+  // What could not be set is left out; what was set is written now.
+  CPLErrorReset();
   dataset.reset();
   if (tiff && CPLGetLastErrorType() >= CE_Failure)
   {

@@ -112,7 +112,7 @@ def made(models, scene, tmp_path_factory):
 
 
 def test_a_binary_map_takes_name_and_colour_from_its_model(made):
-    wanted = {0: ("no change", "#f0f0f0"), 1: ("change", "#e03c31")}
+    wanted = {0: ("no-change", "#f0f0f0"), 1: ("change", "#e03c31")}
     assert_named(made(BINARY)["out"], wanted, unseen=[0])
 
 

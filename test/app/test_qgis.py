@@ -4,10 +4,13 @@ Skipped where QGIS's Python is not installed (``python3-qgis``).
 """
 
 import os
+import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
-from conftest import TRANSFORM, read, run_all
+from conftest import REPOSITORY, TRANSFORM, read, run_all
 from osgeo import ogr
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -125,3 +128,29 @@ def test_a_file_of_objects_alone_opens_as_one_layer_with_its_style(made):
     layer = QgsVectorLayer(str(made["objects"]), "objects", "ogr")
     assert layer.isValid() and layer.renderer().type() == "categorizedSymbol"
     assert layer.featureCount() > 0
+
+
+@pytest.mark.skipif(
+    not shutil.which("qgis") or not shutil.which("xvfb-run"), reason="needs qgis and xvfb-run"
+)
+def test_the_picture_of_the_readme_can_be_taken(made, scene, tmp_path):
+    """A window of QGIS that shows map, probability and objects."""
+    words = [sys.executable, "-m", "otbtorch.demo_qgis", "--out", tmp_path / "qgis.png"]
+    for key, path in dict(
+        image=scene.in2, map=made["out"], probability=made["proba"], objects=made["objects"]
+    ).items():
+        words += [f"--{key}", path]
+    env = dict(os.environ, PYTHONPATH=str(REPOSITORY / "python"))
+    env.pop("DISPLAY", None)
+    subprocess.run([str(w) for w in words], env=env, check=True, timeout=120)
+    picture = read(tmp_path / "qgis.png")
+    assert picture.shape[1:] == (620, 1500)
+    pixels = picture[:3].reshape(3, -1).T
+    probability, change = (QgsRasterLayer(str(made[k]), k) for k in ("proba", "out"))
+    stops = probability.renderer().shader().rasterShaderFunction().colorRampItemList()
+    low = stops[0].color
+    colours = [c.color for c in change.renderer().classes()]
+    shown = [c for c in colours if c.alpha()]
+    found = [(pixels == rgb(c)[:3]).all(1).sum() for c in shown]
+    assert np.count_nonzero(found) > len(found) // 2, "the colours of the map"
+    assert (np.abs(pixels.astype(int) - rgb(low)[:3]).max(1) < 40).sum() > 100, "the ramp"

@@ -8,6 +8,7 @@
 #include "otbDLError.h"
 #include "otbDLLegendFiles.h"
 
+#include <cpl_conv.h>
 #include <cpl_error.h>
 #include <cpl_minixml.h>
 #include <cpl_string.h>
@@ -310,6 +311,19 @@ TEST_F(LegendFile, APngGetsNamesAndTableBesideIt)
   EXPECT_EQ(found.noData, 255.);
   EXPECT_EQ(found.names.size(), 201u);
   EXPECT_EQ(found.table, row200);
+}
+
+TEST_F(LegendFile, WithoutSideFilesATiffStillHasItsColours)
+{
+  Make(GDT_Byte);
+  CPLSetThreadLocalConfigOption("GDAL_PAM_ENABLED", "NO");
+  EXPECT_NO_THROW(WriteLegend(ClassLegend(classes), m_Path));
+  const auto found = Read();
+  CPLSetThreadLocalConfigOption("GDAL_PAM_ENABLED", nullptr);
+  EXPECT_EQ(found.pixels, m_Pixels);
+  EXPECT_TRUE(found.hasColours);
+  EXPECT_TRUE(found.names.empty());
+  EXPECT_FALSE(fs::exists(m_Path + ".aux.xml"));
 }
 
 TEST_F(LegendFile, RampsAndImagesOfSeveralBandsAreLeftAlone)

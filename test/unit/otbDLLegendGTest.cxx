@@ -48,6 +48,7 @@ TEST(Legend, TheModelNamesAndColoursChange)
 {
   auto legend = BinaryLegend({{0, "stable", "000000"}, {1, "damaged", "e03c31"}});
   ASSERT_EQ(legend.entries.size(), 2u);
+  EXPECT_EQ(legend.entries[0].label, "stable");
   EXPECT_EQ(legend.entries[0].colour.alpha, 0);
   EXPECT_EQ(legend.entries[1].label, "damaged");
   EXPECT_EQ(legend.entries[1].colour.Hex(), "#e03c31");
