@@ -78,12 +78,11 @@ std::string Text(CPLXMLNode* root)
   return result;
 }
 
-/** As short as it is exact to what a legend shows. */
-std::string Number(double value)
+std::string Number(double value, int digits = 10)
 {
   std::ostringstream text;
   text.imbue(std::locale::classic());
-  text.precision(10);
+  text.precision(digits);
   text << value;
   return text.str();
 }
@@ -122,7 +121,7 @@ void AddRamp(CPLXMLNode* renderer, const Legend& legend)
             {{"value", Number(e.value)},
              {"color", e.colour.Hex()},
              {"alpha", std::to_string(e.colour.alpha)},
-             {"label", e.label.empty() ? Number(e.value) : e.label}});
+             {"label", e.label.empty() ? Number(e.value, 6) : e.label}});
   }
   Element(shader, "rampLegendSettings",
           {{"useContinuousLegend", named ? "0" : "1"},

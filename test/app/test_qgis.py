@@ -8,9 +8,10 @@ import shutil
 import subprocess
 import sys
 
+import likelihood
 import numpy as np
 import pytest
-from conftest import REPOSITORY, TRANSFORM, read, run_all
+from conftest import REPOSITORY, TRANSFORM, read, run_all, texture, write
 from osgeo import ogr
 
 os.environ.setdefault("QT_QPA_PLATFORM", "offscreen")
@@ -50,7 +51,7 @@ def made(models, scene, tmp_path_factory):
 
 def drawn(layer, path):
     """The layer as QGIS draws it, a pixel a pixel: (H, W, 4)."""
-    height, width = read(path).shape
+    height, width = read(path).shape[-2:]
     x, dx, _, y, _, dy = TRANSFORM
     settings = QgsMapSettings()
     settings.setLayers([layer])
@@ -128,6 +129,39 @@ def test_a_file_of_objects_alone_opens_as_one_layer_with_its_style(made):
     layer = QgsVectorLayer(str(made["objects"]), "objects", "ogr")
     assert layer.isValid() and layer.renderer().type() == "categorizedSymbol"
     assert layer.featureCount() > 0
+
+
+def test_scores_and_p_values_are_ramps(tmp_path):
+    x1, x2, _ = likelihood.pair(np.random.default_rng(31), 90, 110)
+    files = likelihood.write_pair(tmp_path, x1, x2)
+    found, _ = likelihood.maps(tmp_path, ["out", "pvalue", "which"], smooth=1, **files)
+    layers = {name: QgsRasterLayer(str(tmp_path / f"{name}.tif"), name) for name in found}
+    for name in ("out", "pvalue"):
+        assert layers[name].renderer().type() == "singlebandpseudocolor"
+    stops = layers["pvalue"].renderer().shader().rasterShaderFunction().colorRampItemList()
+    assert [s.label for s in stops] == ["p = 1", "p = 0.1", "p = 0.01", "p = 0.001", "p = 0.0001"]
+    labels = [c.label for c in layers["which"].renderer().classes()]
+    assert labels == [f"date {k} is the less likely" for k in (1, 2)]
+
+
+def test_only_ruptures_are_drawn(tmp_path):
+    """By their decimal years, which are the second band."""
+    rng = np.random.default_rng(3)
+    base, files = texture(rng, 2, 60, 60), []
+    for k in range(12):
+        image = base + 30 * rng.standard_normal(base.shape)
+        image[:, 20:40, 20:40] += 2500 * (k >= 8)
+        image[:, :5] = 0  # never any data
+        files.append(
+            write(tmp_path / f"s2_20{15 + k // 4}{1 + 3 * (k % 4):02d}15.tif", image, nodata=0)
+        )
+    likelihood.maps(tmp_path, ["out", "alarm"], il=files)
+    layer = QgsRasterLayer(str(tmp_path / "alarm.tif"), "alarm")
+    assert layer.renderer().type() == "singlebandpseudocolor" and layer.renderer().band() == 2
+    years = read(tmp_path / "alarm.tif")[1]
+    seen = drawn(layer, tmp_path / "alarm.tif")[..., 3] == 255
+    assert (seen == (years > 2015)).all()
+    assert 100 < seen.sum() < 3000 and (years == 0).any() and (years == -1).any()
 
 
 @pytest.mark.skipif(
