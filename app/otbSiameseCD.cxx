@@ -111,6 +111,7 @@ private:
   {
     auto contract = ReadModelContract();
     m_Objects = CheckObjects("out");
+    m_Contract = contract;
     if (contract.task != "change-detection")
     {
       throw dl::Error(dl::Complaint("model", "a model of task " + contract.task, "change-detection", "Choose the application of that task."));
@@ -181,7 +182,6 @@ private:
       m_Classes.clear();
     }
     m_Model = contract.id;
-    m_Contract = contract;
     PrepareRun(filter, contract, keys);
     CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone
