@@ -747,6 +747,13 @@ private:
       {
         pair->AddScores(builder, next());
       }
+      if (builder.Refine())
+      {
+        for (auto& pair : pairs)
+        {
+          pair->AddScores(builder, [](double) {});
+        }
+      }
       bins = builder.Build();
       coarse = bins.Coarse(EvaluationCounts::coarse);
       if (settings.probability && bins.Total() > 0 && (bins.Minimum() < 0.f || bins.Maximum() > 1.f))

@@ -22,7 +22,8 @@ namespace dl
 {
 
 /** \class ScoreBins
- * \brief Bins of a score, in the order of its values: one a value where it has few values (exact), else with about as many pixels in each.
+ * \brief Bins of a score, in the order of its values: one a value where it has few values (exact); else half of them share out the ranks, and half the orders
+ * of magnitude of the upper tail, where rare change is. No outlier widens them.
  * \ingroup OTBTorch
  */
 class ScoreBins
@@ -51,7 +52,8 @@ private:
   friend class ScoreBinsBuilder;
   std::vector<float> m_Low;
   std::vector<std::int64_t> m_Counts;
-  std::vector<std::uint32_t> m_First; ///< by the leading bits of a score: its bin, or where to look from
+  std::vector<std::uint32_t> m_First; ///< by the leading bits of a score: its bin, or where to look from, or (marked) its place in m_Sub
+  std::vector<std::uint32_t> m_Sub;   ///< by the other bits: its bin
   float m_Minimum = 0.f;
   float m_Maximum = 0.f;
   std::int64_t m_Total = 0;
@@ -59,11 +61,11 @@ private:
 };
 
 /** \class ScoreBinsBuilder
- * \brief Finds bins in one pass, in constant memory. The bins depend on which scores were added, not on how.
+ * \brief Finds bins in one or two passes, in constant memory. The bins depend on which scores were added, not on how.
  *
- * Counts by the leading 22 bits of a float (sign, exponent and 13 bits of the mantissa) and remembers distinct values until there are too many. Add() may be
- * called from several threads.
- * \ingroup OTBTorch
+ * Counts by the leading 22 bits of a float (sign, exponent and 13 bits of the mantissa) and remembers distinct values until there are too many. Then, in a
+ * second pass, the 4096 fullest of these are counted by all bits: scores crowd where a network is sure. Add() may be called from several threads. \ingroup
+ * OTBTorch
  */
 class ScoreBinsBuilder
 {
@@ -74,6 +76,9 @@ public:
 
   /** Finite scores. */
   void Add(const float* scores, std::size_t count);
+
+  /** After the first pass: is there to be a second one, in which the same scores are added again? */
+  bool Refine();
 
   ScoreBins Build() const;
 
@@ -86,6 +91,9 @@ private:
   std::unique_ptr<std::atomic<std::uint64_t>[]> m_Distinct; ///< a hash table of keys, each with a bit that says that there is one
   std::size_t m_Slots;
   std::atomic<std::size_t> m_Remembered{0};
+  std::vector<std::uint32_t> m_Place; ///< in the second pass: of a prefix among those refined, from 1
+  std::unique_ptr<std::atomic<std::int64_t>[]> m_Fine;
+  std::size_t m_Refined = 0;
   std::atomic<std::uint32_t> m_Least{0xffffffffu};
   std::atomic<std::uint32_t> m_Greatest{0};
 };

@@ -21,6 +21,9 @@ namespace
 constexpr double undefined = std::numeric_limits<double>::quiet_NaN();
 constexpr int prefixBits = 22;
 constexpr std::size_t prefixes = std::size_t(1) << prefixBits;
+constexpr std::size_t subs = std::size_t(1) << (32 - prefixBits);
+constexpr std::size_t mostRefined = 4096;
+constexpr std::uint32_t isRefined = 0x80000000u;
 constexpr std::uint64_t taken = std::uint64_t(1) << 32;
 
 /** Unsigned numbers in the order of the floats. */
@@ -44,12 +47,29 @@ std::uint32_t PrefixOf(std::uint32_t key)
 {
   return key >> (32 - prefixBits);
 }
+
+/** Where a score lies, 0 to 1, of which `below` of `total` are lower. */
+double PlaceOf(std::int64_t below, std::int64_t total)
+{
+  const double n = static_cast<double>(std::max<std::int64_t>(1, total)), tail = static_cast<double>(total - below) / n;
+  return .5 * (1. - tail) - .5 * std::log10(std::max(tail, 1. / n)) / std::max(1., std::log10(n));
+}
+
+std::size_t BinAt(double place, std::size_t count)
+{
+  return static_cast<std::size_t>(std::min(static_cast<double>(count - 1), place * static_cast<double>(count)));
+}
 } // namespace
 
 std::uint32_t ScoreBins::Of(float score) const
 {
   const float value = score + 0.f;
-  auto bin = m_First[PrefixOf(KeyOf(value))];
+  const auto key = KeyOf(value);
+  auto bin = m_First[PrefixOf(key)];
+  if (bin & isRefined)
+  {
+    return m_Sub[(bin & ~isRefined) * subs + (key & (subs - 1))];
+  }
   if (m_Exact)
   {
     while (m_Low[bin] < value)
@@ -63,13 +83,10 @@ std::uint32_t ScoreBins::Of(float score) const
 std::vector<std::uint32_t> ScoreBins::Coarse(std::size_t count) const
 {
   std::vector<std::uint32_t> coarse(Size());
-  const double total = static_cast<double>(std::max<std::int64_t>(1, m_Total)), orders = std::max(1., std::log10(total));
   std::int64_t below = 0;
   for (std::size_t b = 0; b < Size(); ++b)
   {
-    const double tail = static_cast<double>(m_Total - below) / total;
-    const double place = .5 * (1. - tail) - .5 * std::log10(std::max(tail, 1. / total)) / orders;
-    coarse[b] = static_cast<std::uint32_t>(std::min(static_cast<double>(count - 1), place * static_cast<double>(count)));
+    coarse[b] = static_cast<std::uint32_t>(BinAt(PlaceOf(below, m_Total), count));
     below += m_Counts[b];
   }
   return coarse;
@@ -129,6 +146,18 @@ void ScoreBinsBuilder::Add(const float* scores, std::size_t count)
   {
     return;
   }
+  if (m_Refined > 0)
+  {
+    for (std::size_t k = 0; k < count; ++k)
+    {
+      const auto key = KeyOf(scores[k]);
+      if (const auto place = m_Place[PrefixOf(key)])
+      {
+        m_Fine[(place - 1) * subs + (key & (subs - 1))].fetch_add(1, std::memory_order_relaxed);
+      }
+    }
+    return;
+  }
   std::uint32_t last = 0, least = 0xffffffffu, greatest = 0;
   std::int64_t run = 0;
   const auto flush = [&]
@@ -158,6 +187,37 @@ void ScoreBinsBuilder::Add(const float* scores, std::size_t count)
   }
   flush();
   Bound(least, greatest);
+}
+
+bool ScoreBinsBuilder::Refine()
+{
+  if (m_Refined > 0 || m_Remembered.load() <= m_Most)
+  {
+    return false;
+  }
+  std::vector<std::pair<std::int64_t, std::uint32_t>> full;
+  for (std::size_t k = 0; k < prefixes; ++k)
+  {
+    const auto count = m_Counts[k].load(std::memory_order_relaxed);
+    if (count > 1)
+    {
+      full.emplace_back(-count, static_cast<std::uint32_t>(k));
+    }
+  }
+  const auto kept = std::min(full.size(), mostRefined);
+  std::partial_sort(full.begin(), full.begin() + static_cast<std::ptrdiff_t>(kept), full.end());
+  m_Place.assign(prefixes, 0);
+  for (std::size_t k = 0; k < kept; ++k)
+  {
+    m_Place[full[k].second] = static_cast<std::uint32_t>(k + 1);
+  }
+  m_Fine.reset(new std::atomic<std::int64_t>[kept * subs]);
+  for (std::size_t k = 0; k < kept * subs; ++k)
+  {
+    m_Fine[k].store(0, std::memory_order_relaxed);
+  }
+  m_Refined = kept;
+  return kept > 0;
 }
 
 ScoreBins ScoreBinsBuilder::Build() const
@@ -198,28 +258,43 @@ ScoreBins ScoreBinsBuilder::Build() const
   }
   else
   {
-    // A bin is closed as soon as it holds its share of what was left: rare values get bins of their own.
-    std::int64_t left = bins.m_Total, held = 0;
+    bins.m_Sub.assign(m_Refined * subs, 0);
+    std::int64_t below = 0;
+    std::size_t last = 0;
+    const auto put = [&](std::uint32_t key, std::int64_t count)
+    {
+      const auto at = BinAt(PlaceOf(below, bins.m_Total), m_Most);
+      if (bins.m_Low.empty() || at != last)
+      {
+        bins.m_Low.push_back(ValueOfKey(key));
+        bins.m_Counts.push_back(0);
+        last = at;
+      }
+      bins.m_Counts.back() += count;
+      below += count;
+      return static_cast<std::uint32_t>(bins.m_Low.size() - 1);
+    };
     for (std::size_t k = 0; k < prefixes; ++k)
     {
       if (counts[k] == 0)
       {
         continue;
       }
-      if (held == 0)
+      const auto key = static_cast<std::uint32_t>(k) << (32 - prefixBits);
+      const auto place = m_Refined > 0 ? m_Place[k] : 0;
+      if (place == 0)
       {
-        bins.m_Low.push_back(ValueOfKey(static_cast<std::uint32_t>(k) << (32 - prefixBits)));
-        bins.m_Counts.push_back(0);
+        bins.m_First[k] = put(key, counts[k]);
+        continue;
       }
-      bins.m_First[k] = static_cast<std::uint32_t>(bins.m_Low.size() - 1);
-      bins.m_Counts.back() += counts[k];
-      held += counts[k];
-      const auto bin = static_cast<std::int64_t>(bins.m_Low.size());
-      const auto remaining = static_cast<std::int64_t>(m_Most) - bin;
-      if (remaining > 0 && held * (remaining + 1) >= left)
+      bins.m_First[k] = isRefined | (place - 1);
+      for (std::uint32_t j = 0; j < subs; ++j)
       {
-        left -= held;
-        held = 0;
+        const auto count = m_Fine[(place - 1) * subs + j].load(std::memory_order_relaxed);
+        if (count > 0)
+        {
+          bins.m_Sub[(place - 1) * subs + j] = put(key | j, count);
+        }
       }
     }
   }
