@@ -17,6 +17,7 @@
 #include "otbWrapperApplicationFactory.h"
 #include "otbWrapperTags.h"
 
+#include <cpl_conv.h>
 #include <gdal.h>
 #include <nlohmann/json.hpp>
 
@@ -83,6 +84,31 @@ std::string Number(double value, int digits = 4)
   text << std::setprecision(digits) << (std::abs(value) <= 1. ? std::fixed : std::defaultfloat) << value;
   return text.str();
 }
+
+/** Holds GDAL's cache of blocks to a share of the memory while it lives, unless the user has set it. */
+class CacheLimit
+{
+public:
+  explicit CacheLimit(std::size_t bytes) : m_Before(CPLGetConfigOption("GDAL_CACHEMAX", nullptr) ? -1 : GDALGetCacheMax64())
+  {
+    if (m_Before >= 0)
+    {
+      GDALSetCacheMax64(static_cast<GIntBig>(std::max<std::size_t>(bytes, std::size_t(4) << 20)));
+    }
+  }
+  ~CacheLimit()
+  {
+    if (m_Before >= 0)
+    {
+      GDALSetCacheMax64(m_Before);
+    }
+  }
+  CacheLimit(const CacheLimit&) = delete;
+  CacheLimit& operator=(const CacheLimit&) = delete;
+
+private:
+  GIntBig m_Before;
+};
 
 /** A name of files of several pairs: "errors.tif", second pair -> "errors_2.tif". */
 std::string Numbered(const std::string& file, std::size_t pair, std::size_t pairs)
@@ -631,6 +657,7 @@ private:
     m_Bootstrap = {Integer("draws", 0), static_cast<std::uint32_t>(GetParameterInt("seed")), .95};
 
     const auto settings = Settings();
+    const CacheLimit cache((static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20) / 8);
     std::vector<EvaluationFiles> pairs;
     if (!(sample && Given("labelled")))
     {

@@ -331,6 +331,15 @@ def test_a_reference_on_another_grid_is_refused_or_resampled(maps, tmp_path):
     close(found["pooled"]["metrics"]["binary"]["values"], binary(maps.decision, truth))
 
 
+def test_a_reference_without_georeference_is_laid_pixel_upon_pixel(maps, tmp_path):
+    bare = write(tmp_path / "bare.tif", maps.truth, transform=None, epsg=None, kind=gdal.GDT_Byte)
+    found = evaluate(tmp_path, in_=maps.files["change"], ref=bare, draws=0)
+    close(found["pooled"]["metrics"]["binary"]["values"], binary(maps.decision, maps.truth))
+    short = write(tmp_path / "short.tif", maps.truth[:-1], transform=None, epsg=None, kind=gdal.GDT_Byte)
+    done = run(in_=maps.files["change"], ref=short)
+    assert done.returncode != 0 and f"found size {WIDTH} x {HEIGHT - 1}; expected size {WIDTH} x {HEIGHT}" in done.text()
+
+
 # ---------------------------------------------------------------------------------------------
 # What is undefined
 
