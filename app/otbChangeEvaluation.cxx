@@ -194,7 +194,10 @@ Group WithIntervals(dl::MetricValues values, const std::vector<std::string>& nam
   {
     // Where blocks are counted more coarsely than the whole, the interval moves with what that makes of the figure.
     const double shift = dl::ValueOf(group.values, names[k]) - whole[k];
-    group.intervals[names[k]] = std::abs(shift) > 0. ? dl::Interval{intervals[k].low + shift, intervals[k].high + shift} : intervals[k];
+    // No interval leaves the range of its figure.
+    const double least = names[k] == "kappa" || names[k] == "sek" || names[k] == "score" ? -1. : 0.;
+    const auto bounded = [&](double v) { return std::isnan(v) ? v : std::clamp(v + shift, least, 1.); };
+    group.intervals[names[k]] = {bounded(intervals[k].low), bounded(intervals[k].high)};
   }
   return group;
 }
@@ -709,7 +712,10 @@ private:
     for (const auto& key : GetParametersKeys(true))
     {
       const auto type = GetParameterType(key);
-      if (type == ParameterType_Group || type == ParameterType_RAM || !HasValue(key) || !IsParameterEnabled(key))
+      // Choices and numbers count whether given or not; files and lists where they are given.
+      const bool file = type == ParameterType_InputFilenameList || type == ParameterType_StringList || type == ParameterType_OutputFilename ||
+                        type == ParameterType_InputFilename || type == ParameterType_String;
+      if (type == ParameterType_Group || type == ParameterType_RAM || !HasValue(key) || (file && !IsParameterEnabled(key)))
       {
         continue;
       }
@@ -814,7 +820,8 @@ private:
     }
     else
     {
-      report["pooled"] = {{"pixels", report["pairs"][0]["pixels"]}, {"metrics", report["pairs"][0]["metrics"]}};
+      const auto& only = report["pairs"][0];
+      report["pooled"] = {{"pixels", only["pixels"]}, {"blocks", only["blocks"]}, {"metrics", only["metrics"]}};
     }
     Line(0., 1.)(1.);
     if (pooled.evaluated == 0)
@@ -892,30 +899,43 @@ private:
 
   // ---------------------------------------------------------------------------------------------------------------------------- what is told
 
+  /** To the log, a figure a line for the pool; and to the CSV. */
   void Tell(const std::string& pair, const std::string& group, const Group& figures)
   {
-    std::ostringstream line;
-    line << pair << ", " << group << ":";
+    const bool table = pair == "all";
+    std::size_t widest = 0;
     for (const auto& [name, value] : figures.values)
     {
-      line << ' ' << name << ' ' << Number(value);
+      widest = std::max(widest, name.size());
+    }
+    std::string quoted = pair;
+    for (std::size_t at = quoted.find('"'); at != std::string::npos; at = quoted.find('"', at + 2))
+    {
+      quoted.insert(at, "\"");
+    }
+    std::ostringstream lines;
+    lines << pair << ", " << group << ":";
+    for (const auto& [name, value] : figures.values)
+    {
+      if (table)
+      {
+        lines << "\n    " << std::left << std::setw(static_cast<int>(widest) + 2) << name << std::right << std::setw(10) << Number(value);
+      }
+      else
+      {
+        lines << ' ' << name << ' ' << Number(value) << ';';
+      }
       const auto found = figures.intervals.find(name);
       std::string low, high;
       if (found != figures.intervals.end() && !std::isnan(found->second.low))
       {
-        line << " [" << Number(found->second.low) << ", " << Number(found->second.high) << ']';
+        lines << (table ? "  [" + Number(found->second.low) + ", " + Number(found->second.high) + "]" : "");
         low = Exact(found->second.low);
         high = Exact(found->second.high);
       }
-      line << ';';
-      std::string quoted = pair;
-      for (std::size_t at = quoted.find('"'); at != std::string::npos; at = quoted.find('"', at + 2))
-      {
-        quoted.insert(at, "\"");
-      }
       m_Rows += "\"" + quoted + "\"," + group + "," + name + "," + Exact(value) + "," + low + "," + high + "\n";
     }
-    otbAppLogINFO(<< line.str());
+    otbAppLogINFO(<< lines.str());
   }
 
   static std::string Exact(double value)

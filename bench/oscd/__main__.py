@@ -1,6 +1,6 @@
 """The OSCD table of the two change applications, made by ChangeEvaluation: per city and pooled.
 
-``python3 bench/oscd --data <oscd> [--siamese model.pt] [--likelihood-model model.pt] [--folds f.json]``
+``python3 bench/oscd --data <oscd> [--siamese model.pt] [--folds f.json] [--likelihood-model model.pt]``
 
 Maps every city with ChangeLikelihood (and with SiameseCD, given a model), measures decisions, scores and
 probabilities with otbcli_ChangeEvaluation in one run each, and checks every figure against NumPy on the
@@ -110,6 +110,7 @@ def main():
     parser.add_argument("--siamese", help="model of SiameseCD; without it (and without folds) that half is left out")
     parser.add_argument("--folds", help="JSON: {city: model of SiameseCD that has not seen it}")
     parser.add_argument("--likelihood-model", help="model of ChangeLikelihood; none: -estimator regress")
+    parser.add_argument("--likelihood-folds", help="JSON: {city: model of ChangeLikelihood that has not seen it}")
     parser.add_argument("--likelihood-options", default="", help="more words for ChangeLikelihood")
     parser.add_argument("--siamese-options", default="", help="more words for SiameseCD")
     parser.add_argument("--bands", default=SENTINEL2)
@@ -120,7 +121,8 @@ def main():
     names = options.cities.split(",") if options.cities else common.cities(options.data)
     references = [os.path.join(options.data, "labels", c, "cm", c + "-cm.tif") for c in names]
     folds = json.load(open(options.folds)) if options.folds else {}
-    runs = [("ChangeLikelihood", {c: options.likelihood_model for c in names})]
+    ours = json.load(open(options.likelihood_folds)) if options.likelihood_folds else {}
+    runs = [("ChangeLikelihood", {c: ours.get(c, options.likelihood_model) for c in names})]
     if options.siamese or folds:
         missing = [c for c in names if not folds.get(c, options.siamese)]
         if missing:

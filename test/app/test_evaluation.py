@@ -78,7 +78,10 @@ def test_decisions_equal_numpy(maps, tmp_path):
     found = evaluate(tmp_path, errors=tmp_path / "errors.tif", csv=tmp_path / "table.csv", **maps.pair())
     good, one = maps.good, found["pairs"][0]
     close(one["metrics"]["binary"]["values"], binary(maps.decision[good], maps.truth[good]))
-    assert found["pooled"]["metrics"] == one["metrics"]
+    assert found["pooled"] == {k: one[k] for k in ("pixels", "blocks", "metrics")}
+    settings = found["settings"]
+    assert (settings["block"], settings["draws"], settings["seed"], settings["mode"]) == (64, 200, 0, "binary")
+    assert "ram" not in settings and settings["refpos"] == ["2"] and settings["probability"] is False
     assert one["pixels"]["evaluated"] == np.count_nonzero(good)
     assert one["pixels"]["masked"] == np.count_nonzero(~maps.valid)
     assert one["pixels"]["no_data"] == np.count_nonzero(maps.valid & maps.hole)
