@@ -32,6 +32,7 @@ FILTER = {
     "otbDLChangeObjects.h",
     "otbDLLegendFiles.h",
     "otbDLMapFilter.h",
+    "otbDLObjectMatches.h",
     "otbDLPatchMapFilter.h",
     "otbDLSceneMapFilter.h",
     "otbDLSeriesMapFilter.h",
