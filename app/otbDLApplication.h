@@ -128,6 +128,13 @@ protected:
    * \throw Error when it is to be corrected and cannot be measured */
   void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid);
 
+  /** Adds radiometry. */
+  void AddRadiometryParameter();
+
+  /** With -radiometry match, changes the scaling of date 2 so that it includes what matches it to date 1. Called after Coregister().
+   * \throw Error when the contracts of the models forbid it, or scale the dates differently */
+  void MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs);
+
   /** Begins a run without a model: forgets the one before. */
   void Begin();
 

@@ -10,6 +10,8 @@
 
 #include "otbDLError.h"
 #include "otbDLPairShift.h"
+#include "otbDLPairStatistics.h"
+#include "otbDLRadiometry.h"
 #include "otbDLRasters.h"
 #include "otbDLSceneScore.h"
 
@@ -387,6 +389,73 @@ void DLApplication::Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb:
     otbAppLogWARNING(<< "After date 2 was moved, the shift that is left " << (left.measured ? "is still " + left.Direction() : "cannot be measured")
                      << ". Look at the two images, or leave it: -coreg report.");
   }
+}
+
+void DLApplication::AddRadiometryParameter()
+{
+  AddParameter(ParameterType_Choice, "radiometry", "Radiometry of date 2");
+  SetParameterDescription("radiometry", "Is it matched to that of date 1, before the scaling of the contract?");
+  AddChoice("radiometry.none", "No");
+  AddChoice("radiometry.match", "A gain and an offset a band, from pixels that did not change (IR-MAD)");
+  MandatoryOff("radiometry");
+}
+
+void DLApplication::MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs)
+{
+  if (GetParameterString("radiometry") != "match")
+  {
+    return;
+  }
+  for (const auto& contract : m_Contracts)
+  {
+    if (!contract.radiometricMatching)
+    {
+      throw Error(Complaint("radiometry", "match for model " + contract.id + ", whose contract forbids it (otb:radiometric_matching)", "none",
+                            "The network was trained to tell by absolute values."));
+    }
+  }
+  Dates dates(filter, inputs);
+  const auto &first = inputs[dates.first].model, &second = inputs[dates.second].model;
+  bool same = first.bands == second.bands && first.scaling.size() == second.scaling.size();
+  for (std::size_t b = 0; same && b < first.scaling.size(); ++b)
+  {
+    const auto &p = first.scaling[b], &q = second.scaling[b];
+    same = p.low == q.low && p.high == q.high && p.offset == q.offset && p.divisor == q.divisor;
+  }
+  if (!same)
+  {
+    throw Error(Complaint("radiometry", "match for a model whose contract names or scales the bands of its dates differently",
+                          "the same bands and value_scaling on both dates", "Its scaling already treats the dates apart: take -radiometry none."));
+  }
+  otb::dl::PairScene scene{dates.pixels, dates.normalisation, dates.width, dates.height, .01, GetEngineSettings().threads, GetEngineSettings().readBytes};
+  const auto match = otb::dl::MatchRadiometry(scene);
+  const bool any = std::any_of(match.bands.begin(), match.bands.end(), [](const otb::dl::RadiometricBand& b) { return b.matched; });
+  if (!any)
+  {
+    throw Error(
+        Complaint("radiometry",
+                  "match for dates with too little in common (" + std::to_string(match.invariant) + " invariant of " + std::to_string(match.valid) + " pixels)",
+                  "at least 100 pixels that did not change, with a correlation of " + Short(otb::dl::leastRadiometricCorrelation) + " in some band",
+                  "Take -radiometry none."));
+  }
+  auto& model = inputs[dates.second].model;
+  otbAppLogINFO(<< "Radiometry of date 2, matched to date 1 on " << match.invariant << " of " << match.valid << " pixels (no-change probability above 0.95):");
+  for (std::size_t b = 0; b < match.bands.size(); ++b)
+  {
+    const auto& band = match.bands[b];
+    if (!band.matched)
+    {
+      otbAppLogWARNING(<< "Band " << model.bands[b] << " of date 2 stays as it is: where nothing changed its correlation with date 1 is "
+                       << Short(band.correlation) << ", less than " << otb::dl::leastRadiometricCorrelation);
+      continue;
+    }
+    std::ostringstream text;
+    text << std::setprecision(5) << "  " << model.bands[b] << ": gain " << band.gain << ", offset " << band.offset << ", correlation " << band.correlation;
+    otbAppLogINFO(<< text.str());
+    model.scaling[b] = otb::dl::Matched(model.scaling[b], band);
+  }
+  filter->SetInputs(inputs);
+  filter->UpdateOutputInformation();
 }
 
 } // namespace Wrapper

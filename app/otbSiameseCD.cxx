@@ -106,6 +106,7 @@ private:
     AddViewsParameter();
 
     AddAlignParameter();
+    AddRadiometryParameter();
     AddObjectParameters();
 
     AddRunParameters();
@@ -214,6 +215,7 @@ private:
     m_Model = contract.id + (GetNumberOfMembers() > 1 ? " and " + std::to_string(GetNumberOfMembers() - 1) + " more" : "");
     PrepareOutputs(filter, keys);
     Coregister(filter, inputs, grid);
+    MatchRadiometry(filter, inputs);
     PrepareRun(filter, contract, keys, views);
     CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone

@@ -352,7 +352,7 @@ def test_a_shift_that_cannot_be_measured_is_an_error_when_asked_for(export_model
     assert "could not be measured" in done.text() and done.warnings() == []
 
 
-@pytest.mark.parametrize("key", ["coreg", "align"])
+@pytest.mark.parametrize("key", ["coreg", "align", "radiometry"])
 def test_an_unknown_wish_is_refused(key, shifted, export_model, tmp_path):
     given = dict(in1=shifted["in1"], in2=shifted["here"], model=export_model(3))
     done = run(out=tmp_path / "o.tif", **given, **{key: "perhaps"})
@@ -419,6 +419,91 @@ def test_change_likelihood_does_the_same(resolutions, shifted, tmp_path):
         found[coreg] = np.median(read(path)[5:-5, 5:-5][~shifted["truth"][5:-5, 5:-5]])
     assert np.abs(shifts(done)[1]).max() < 0.1
     assert found["shift"] < 0.7 * found["report"], found  # scores of what did not change
+
+
+# ---------------------------------------------------------------------------------------------
+# The radiometry of date 2
+
+GAINS, OFFSETS = (1.4, 0.8, 1.1), (-300.0, 250.0, 40.0)  # of what date 1 would have seen
+
+
+@pytest.fixture(scope="module")
+def lit(tmp_path_factory):
+    """A pair in another light, with changed blocks."""
+    folder = tmp_path_factory.mktemp("lit")
+    rng = np.random.default_rng(12)
+    x1 = ndimage.gaussian_filter(texture(rng, 3, 300, 330), (0, 1, 1))
+    truth = np.zeros((300, 330), bool)
+    for y, x in rng.integers(20, 270, (14, 2)):
+        truth[y : y + 12, x : x + 14] = True
+    x2 = x1 + rng.normal(0, 15, x1.shape)
+    x2[:, truth] += 900
+    x2 = (x2 - np.reshape(OFFSETS, (3, 1, 1))) / np.reshape(GAINS, (3, 1, 1))
+    x2[:, :9] = 0
+    return dict(
+        in1=write(folder / "in1.tif", x1, nodata=0),
+        in2=write(folder / "in2.tif", x2, nodata=0),
+        truth=truth,
+    )
+
+
+def test_the_light_of_date_2_is_matched(lit, export_model, tmp_path):
+    model = export_model(3, gain=100.0, offset=-4.0)
+    given = dict(in1=lit["in1"], in2=lit["in2"], model=model)
+    found = {}
+    for radiometry in ("none", "match"):
+        path = tmp_path / f"{radiometry}.tif"
+        done = run(out=path, radiometry=radiometry, **given).ok()
+        pixels = read(path)
+        assert ((pixels == 255) == (read(lit["in2"]) == 0).all(0)).all()
+        found[radiometry] = score(lit["truth"][9:], pixels[9:] == 1)
+        assert ("Radiometry" in done.log) == (radiometry == "match")
+    assert found["match"] > 0.95 and found["none"] < 0.7, found
+    logged = re.findall(
+        r"b(\d): gain ([-\d.e+]+), offset ([-\d.e+]+), correlation ([\d.]+)", done.log
+    )
+    assert [int(b) for b, *_ in logged] == [1, 2, 3]
+    for (_, gain, offset, correlation), g, o in zip(logged, GAINS, OFFSETS):
+        assert abs(float(gain) / g - 1) < 0.02 and abs(float(offset) - o) < 40
+        assert float(correlation) > 0.98
+    number, valid = map(int, re.search(r"on (\d+) of (\d+) pixels", done.log).groups())
+    assert 1000 < number < valid == 291 * 330
+
+
+def test_matched_maps_do_not_depend_on_streaming(lit, export_model, tmp_path):
+    given = dict(in1=lit["in1"], in2=lit["in2"], model=export_model(3), radiometry="match")
+    maps = []
+    for options, more in (("", {}), (tiles(75), dict(ram=32, threads=1))):
+        path = tmp_path / "p.tif"
+        run(out=f"{tmp_path}/o.tif{options}", proba=f"{path}{options}", **given, **more).ok()
+        maps.append(read(path))
+    assert (maps[0] == maps[1]).all()
+
+
+def test_matching_is_refused_where_the_contract_says_so(lit, models, export_model, tmp_path):
+    given = dict(in1=lit["in1"], in2=lit["in2"], out=tmp_path / "o.tif", radiometry="match")
+    forbids = export_model(3, **{"otb:radiometric_matching": False})
+    done = run(model=forbids, **given)
+    assert 0 < done.returncode < 128
+    assert "radiometry: found match" in done.text() and "otb:radiometric_matching" in done.text()
+    run(model=forbids, **dict(given, radiometry="none")).ok()
+    (tmp_path / "o.tif").unlink()
+    # One whose dates are scaled each in its own way.
+    bands = [f"{lit[key]}?&bands=1,2,3" for key in ("in1", "in2")]
+    fourth = [write(tmp_path / f"{k}.tif", read(lit[f"in{k}"])[:1], nodata=0) for k in (1, 2)]
+    given.update(in1=[bands[0], fourth[0]], in2=[bands[1], fourth[1]])
+    done = run(model=models / "unet.pt", **given)
+    assert 0 < done.returncode < 128 and not (tmp_path / "o.tif").exists()
+    assert "scales the bands of its dates differently" in done.text()
+
+
+def test_dates_with_nothing_in_common_are_not_matched(export_model, tmp_path):
+    rng = np.random.default_rng(13)
+    files = [write(tmp_path / f"{k}.tif", texture(rng, 1, 200, 200)) for k in (1, 2)]
+    given = dict(in1=files[0], in2=files[1], model=export_model(1), out=tmp_path / "o.tif")
+    done = run(radiometry="match", **given)
+    assert 0 < done.returncode < 128 and not (tmp_path / "o.tif").exists()
+    assert "too little in common" in done.text() and "-radiometry none" in done.text()
 
 
 # ---------------------------------------------------------------------------------------------
