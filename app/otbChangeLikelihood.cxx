@@ -611,6 +611,7 @@ private:
         }
       }
       model.name = key;
+      model.role = "image"; // of the pair: what a density ratio takes as "regression" is made from it later
       model.date = date;
       auto input = MakeInput(key, model, grid);
       for (const auto& image : input.images)
