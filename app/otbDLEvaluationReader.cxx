@@ -132,7 +132,7 @@ int EvaluationReader::Add(const std::string& name, const std::string& option, bo
     {
       bool resampled = false;
       const double none = std::numeric_limits<double>::quiet_NaN();
-      opened = m_Rasters.OpenOn(m_Planes.front()->image, m_ReferenceName, name, option, "near", outside ? *outside : none, !outside, resampled, true);
+      opened = m_Rasters.OpenOn(m_Planes.front()->image, m_ReferenceName, name, option, {"near", outside ? *outside : none, !outside}, resampled, true);
     }
     else
     {
