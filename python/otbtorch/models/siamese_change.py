@@ -19,9 +19,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-#: Channels of the bands that the indices of land cover are made of.
-BLUE, RED, NIR = 0, 2, 3
-
 
 def normalised_difference(a: Tensor, b: Tensor) -> Tensor:
     """(a - b) / (a + b) of reflectances, in [-1, 1]; 0 where both are 0."""
@@ -71,10 +68,11 @@ class SiameseChange(nn.Module):
 
     def cover(self, x1: Tensor, x2: Tensor) -> Tensor:
         """How unlikely it is, by land cover, that something was built: (N, 1, H, W)."""
-        green1 = self.blur(normalised_difference(x1[:, NIR:NIR + 1], x1[:, RED:RED + 1]))
-        green2 = self.blur(normalised_difference(x2[:, NIR:NIR + 1], x2[:, RED:RED + 1]))
-        blue1 = self.blur(normalised_difference(x1[:, BLUE:BLUE + 1], x1[:, RED:RED + 1]))
-        blue2 = self.blur(normalised_difference(x2[:, BLUE:BLUE + 1], x2[:, RED:RED + 1]))
+        # Channels: blue 0, red 2, near infrared 3.
+        green1 = self.blur(normalised_difference(x1[:, 3:4], x1[:, 2:3]))
+        green2 = self.blur(normalised_difference(x2[:, 3:4], x2[:, 2:3]))
+        blue1 = self.blur(normalised_difference(x1[:, 0:1], x1[:, 2:3]))
+        blue2 = self.blur(normalised_difference(x2[:, 0:1], x2[:, 2:3]))
         return (self.green * torch.minimum(green1, green2)
                 + self.blue * torch.minimum(blue1, blue2))
 

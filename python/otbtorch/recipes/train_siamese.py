@@ -8,11 +8,10 @@ that has not seen it: neither its images nor a paste from them.
 
 The network (``otbtorch.models.siamese_change``) adds to the regression score of the pair
 
-* the logit of a density ratio: the U-Net and the pastes of ``otbtorch.recipes.train_change``, with
-  one difference (``Pair.suspect``): pixels that are green or blue at both dates are less suspected,
-  so that the season of a field or the mud of a river is more often taught as no change, and what
-  looks built or bare less often;
-* land cover in fixed units (``cover``), with fixed weights.
+* the logit of the density ratio that ``otbtorch.recipes.train_change`` trains: the same network,
+  the same pastes, the same seed. ``--ratio`` takes one that is trained already (with ``--folds``,
+  the folder of its folds);
+* land cover in fixed units, with fixed weights.
 
 What sets scale and threshold are means and deviations over the training images, without labels:
 probability 0.5 is ``DEVIATIONS`` deviations of the score above its mean.
@@ -38,33 +37,17 @@ REFLECTANCE = 10000.0
 #: Weights beside the regression score: of the ratio (a deviation of its logit), of green, of blue
 #: (of the lower index of the two dates).
 WEIGHTS = (1.5, 3.0, 6.0)
-#: How much land cover counts when suspicious pixels are chosen, in deviations: of green, of blue.
-SPARED = (0.6, 0.3)
 #: A pixel is changed where its score is this many deviations above the mean of the scene.
 DEVIATIONS = 2.5
 PATCH, HALO = 256, 56
 
 
-def lower_indices(first, second):
-    """The lower one of the two dates of green, (NIR - red) / (NIR + red), and blue, both smoothed."""
-    green, blue = [], []
-    for b, _, r, n in (first, second):
-        green.append(smooth((n - r) / np.maximum(n + r, 1), SIGMA))
-        blue.append(smooth((b - r) / np.maximum(b + r, 1), SIGMA))
-    return np.minimum(*green), np.minimum(*blue)
-
-
 class Pair(ratio.Pair):
-    """A pair, with its dates in reflectance; what is green or blue at both dates is suspected less."""
+    """A pair with its dates in reflectance as well."""
 
     def __init__(self, name, first, second):
-        green, blue = lower_indices(first, second)
-        self.spared = SPARED[0] * zscore(green) + SPARED[1] * zscore(blue)
-        self.reflectance = [(v / REFLECTANCE).astype(np.float32) for v in (first, second)]
         super().__init__(name, first, second)
-
-    def suspect(self, score):
-        super().suspect(zscore(score) - self.spared)
+        self.reflectance = [(v / REFLECTANCE).astype(np.float32) for v in (first, second)]
 
     def inputs(self, multiple=16):
         """The five inputs of the network, padded to multiples."""
@@ -97,8 +80,12 @@ def score(network, pair):
         return network(*pair.inputs())[0, 0].numpy()[:height, :width]
 
 
-def train(pairs, options, seed):
-    """Train on pairs; returns the whole network, in eval mode."""
+def train(pairs, options, seed, trained=None):
+    """The whole network, in eval mode, of pairs; ``trained``: a file with its density ratio."""
+    if trained:
+        network = ratio.build_network()
+        network.load_state_dict(torch.jit.load(trained).state_dict())
+        return assemble(network.eval(), pairs)
     return assemble(ratio.train(pairs, options, seed), pairs)
 
 
@@ -120,25 +107,35 @@ def save(network, path):
     drop_source_paths(path)
 
 
+def label_of(data, city):
+    """The reference of a city, for evaluation alone: True where something changed."""
+    folder = os.path.join(data, "labels", city, "cm")
+    if not os.path.isdir(folder):
+        raise FileNotFoundError("%s: the labels of %s are needed to evaluate" % (folder, city))
+    return read_label(data, city)
+
+
 def f1(found, changed):
     return 2 * (found & changed).sum() / max(found.sum() + changed.sum(), 1)
 
 
-def evaluate(data, pairs, options, seeds, out=None, say=print):
+def evaluate(data, pairs, options, seeds, out=None, trained=None, say=print):
     """Score each city with a network that has not seen it.
 
-    Returns, a seed and a city: area under the ROC curve, average precision, best F1 and F1 at the
+    ``trained``: a folder with the density ratios of the folds, fold0.pt and fold1.pt. Returns, a
+    seed and a city: area under the ROC curve, average precision, best F1 and F1 at the
     threshold of the network. The same of the regression score alone, at its mean and
     ``DEVIATIONS`` deviations, is said beside it.
     """
     parts, table = folds(pairs), {}
     for seed in seeds:
         for number, left_out in enumerate(parts):
-            network = train([pairs[c] for c in pairs if c not in left_out], options, seed)
+            network = train([pairs[c] for c in pairs if c not in left_out], options, seed,
+                            trained and os.path.join(trained, "fold%d.pt" % number))
             if out and seed == seeds[0]:
                 save(network, os.path.join(out, "siamese-fold%d.pt" % number))
             for city in left_out:
-                changed, alone = read_label(data, city), zscore(pairs[city].score)
+                changed, alone = label_of(data, city), zscore(pairs[city].score)
                 logits = score(network, pairs[city])
                 row = [[*figures(alone, changed), f1(alone >= DEVIATIONS, changed)],
                        [*figures(logits, changed), f1(logits >= 0, changed)]]
@@ -164,6 +161,8 @@ def main(argv=None):
                         "siamese-fold0.pt, siamese-fold1.pt and siamese-folds.json")
     parser.add_argument("--folds", action="store_true",
                         help="evaluate on cities left out, in two folds, instead of training")
+    parser.add_argument("--ratio", help="a density ratio of train_change, not to train it again: "
+                        "a file, with --folds the folder that its --folds wrote")
     parser.add_argument("--seeds", type=int, default=1,
                         help="with --folds: how many seeds (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0,
@@ -182,11 +181,12 @@ def main(argv=None):
     options = ratio.Options(steps=args.steps, log=lambda line: print(line, flush=True))
     if args.folds:
         evaluate(args.data, pairs, options, range(args.seed, args.seed + args.seeds), args.out,
-                 say=lambda line: print(line, flush=True))
+                 args.ratio, say=lambda line: print(line, flush=True))
         return 0
     if not args.out:
         parser.error("--out is needed to train")
-    save(train(list(pairs.values()), options, args.seed), os.path.join(args.out, "siamese-s2.pt"))
+    save(train(list(pairs.values()), options, args.seed, args.ratio),
+         os.path.join(args.out, "siamese-s2.pt"))
     return 0
 
 
