@@ -39,7 +39,7 @@ REFLECTANCE = 10000.0
 WEIGHTS = (1.5, 3.0, 6.0)
 #: A pixel is changed where its score is this many deviations above the mean of the scene.
 DEVIATIONS = 2.5
-PATCH, HALO = 256, 56
+PATCH, HALO = 384, 56
 
 
 class Pair(ratio.Pair):
