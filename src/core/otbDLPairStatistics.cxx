@@ -583,7 +583,27 @@ PixelBlock RegressionSource::Read(const Region& region)
       }
     }
   };
-  ForCells(region, ReadPixels(regression.Scene()), regression.Scene().threads, [&](const Region& part) { m_Reader.Read(part, margin); }, fill, {});
+  const int threads = regression.Scene().threads;
+  if (Grown(region, margin).Area() <= ReadPixels(regression.Scene()))
+  {
+    // A patch or two: read at once, and cut for the threads alone, as every cut costs a margin. Pixels are the same however it is cut.
+    m_Reader.Read(region, margin);
+    const auto parts = static_cast<int>(std::min<std::int64_t>(std::max(1, threads), region.Height()));
+    const std::int64_t rows = (region.Height() + parts - 1) / parts;
+    ParallelFor(parts, threads,
+                [&](int k)
+                {
+                  const Region part = Intersection(region, {region.x0, region.y0 + k * rows, region.x1, region.y0 + (k + 1) * rows});
+                  if (!part.Empty())
+                  {
+                    fill(part);
+                  }
+                });
+  }
+  else
+  {
+    ForCells(region, ReadPixels(regression.Scene()), threads, [&](const Region& part) { m_Reader.Read(part, margin); }, fill, {});
+  }
   PixelBlock block;
   block.region = region;
   for (int d = 0; d < 2; ++d)
