@@ -494,6 +494,14 @@ void CheckSettings(const std::string& output, const ObjectSettings& s, int class
 }
 } // namespace
 
+CellMeasure MeasureCells(const std::string& raster)
+{
+  GDALAllRegister();
+  const QuietGdal quiet;
+  const auto dataset = OpenRaster(raster);
+  return MeasureOf(GridOf(*dataset), dataset->GetRasterYSize());
+}
+
 ObjectReport WriteChangeObjects(const std::string& map, const std::string& score, const std::string& scoreName, int numberOfClasses, const std::string& output,
                                 const ObjectSettings& settings, const std::function<void(double)>& progress)
 {

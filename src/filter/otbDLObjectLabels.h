@@ -9,6 +9,7 @@
 
 #include <cstdint>
 #include <deque>
+#include <string>
 #include <vector>
 
 namespace otb
@@ -31,6 +32,10 @@ struct CellMeasure
   std::vector<double> across;  ///< edges between row y - 1 and row y
   std::vector<double> heights; ///< left edges of a row
 };
+
+/** That of a raster: from the unit of its projection, on the ellipsoid row by row for longitude and latitude.
+ * \throw Error when the file cannot be read */
+CellMeasure MeasureCells(const std::string& raster);
 
 /** What is known of an object. */
 struct ObjectStatistics

@@ -31,6 +31,7 @@ INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]", re.M)
 FILTER = {
     "otbDLChangeObjects.h",
     "otbDLMapFilter.h",
+    "otbDLObjectMatches.h",
     "otbDLPatchMapFilter.h",
     "otbDLSceneMapFilter.h",
     "otbDLSeriesMapFilter.h",
