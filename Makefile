@@ -4,6 +4,7 @@
 #   make deps      install missing packages     make test     all tests
 #   make install   PREFIX=/usr/local            make bench    timings and memory, into build/bench/
 #   make format    clang-format                 make clean    remove what was built
+#   make screenshot                             of QGIS with the maps of the demo, into doc/images
 
 MAKEFLAGS += --no-print-directory
 
@@ -13,7 +14,7 @@ PYTHON ?= /usr/bin/python3
 
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all deps configure build demo test core-test install bench format clean
+.PHONY: all deps configure build demo screenshot test core-test install bench format clean
 all: build
 
 deps:
@@ -32,7 +33,7 @@ build: deps build/Makefile
 demo: build
 	@$(PYTHON) -m otbtorch.recipes.demo_scene --date1 data/scene/date1.tif --out demo
 	build/bin/otbcli_SiameseCD -in1 data/scene/date1.tif -in2 demo/date2.tif -model data/models/demo-l7.pt \
-	  -out demo/change.tif -proba demo/probability.tif
+	  -out demo/change.tif -proba demo/probability.tif -objects demo/objects.gpkg -minsize 4
 	@$(PYTHON) -m otbtorch.demo report --date1 data/scene/date1.tif --date2 demo/date2.tif --truth demo/changes.tif \
 	  --proba demo/probability.tif --mask demo/change.tif --out demo/demo.png
 	@$(PYTHON) -m otbtorch.recipes.demo_series --out demo/series
@@ -48,7 +49,13 @@ demo: build
 	@echo "Look at demo/demo.png: both dates, the change probability, and the map against the known changes."
 	@echo "Look at demo/series.png: a season of Sentinel-2, the label map made from it, its errors, confidence, number of valid dates."
 	@echo "Look at demo/likelihood.png: change without labels or network, beside the network's, against the known changes."
-	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data), demo/probability.tif and demo/labels.tif open in QGIS."
+	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data), demo/probability.tif, demo/objects.gpkg and demo/labels.tif"
+	@echo "open in QGIS as maps, with their colours and names."
+
+# Needs QGIS: apt-get install --no-install-recommends qgis python3-qgis xvfb
+screenshot: demo
+	$(PYTHON) -m otbtorch.demo_qgis --image demo/date2.tif --map demo/change.tif --probability demo/probability.tif \
+	  --objects demo/objects.gpkg --out doc/images/qgis.png
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
 test: build

@@ -879,6 +879,7 @@ private:
       const double length = dl::MakeDay(year + 1, 1, 1) - dl::MakeDay(year, 1, 1);
       settings.years.push_back(year + (dl::DayOfYear(days[k]) - .5) / length);
     }
+    m_Years = {settings.years.front(), settings.years.back()};
     filter->SetOperator(std::make_shared<dl::SeriesOperator>(settings.results));
     PrepareOutputs(filter, keys);
     NoteFiles();
@@ -924,7 +925,7 @@ private:
   void ControlDiscoveries(const dl::ScoreMapEngine& engine)
   {
     GDALDatasetH dataset = GDALOpenEx(m_Objects.c_str(), GDAL_OF_VECTOR | GDAL_OF_UPDATE, nullptr, nullptr, nullptr);
-    OGRLayerH layer = dataset ? GDALDatasetGetLayer(dataset, 0) : nullptr;
+    OGRLayerH layer = dataset ? GDALDatasetGetLayerByName(dataset, "changes") : nullptr;
     if (!layer)
     {
       throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be opened again", "a GeoPackage", ""));
@@ -1107,6 +1108,45 @@ private:
 
   const dl::ScoreMapEngine* Engine() const { return m_Scene ? m_Scene->GetSceneEngine<dl::ScoreMapEngine>() : nullptr; }
 
+  dl::Legend LegendOf(const std::string& key) const override
+  {
+    const auto evidence = dl::RampColours::Inferno;
+    if (key == "change")
+    {
+      return dl::BinaryLegend();
+    }
+    if (key == "which")
+    {
+      return dl::ClassLegend({{1, "date 1 is the less likely", ""}, {2, "date 2 is the less likely", ""}});
+    }
+    if (key == "pvalue")
+    {
+      return dl::PValueLegend();
+    }
+    if (const auto* engine = Engine())
+    {
+      // From two deviations below the scores of what did not change; the threshold lies in the middle.
+      const auto& fit = engine->Fit();
+      const auto score = [&](double deviations)
+      {
+        const double v = fit.nullMiddle + deviations * fit.nullDeviation;
+        return fit.logarithm ? std::exp(v) : v;
+      };
+      const double low = score(-2.), threshold = engine->Choice().threshold > low ? engine->Choice().threshold : score(2.5);
+      const double high = 2. * threshold - low;
+      return std::isfinite(low) && std::isfinite(high) && low < high ? dl::RampLegend(low, high, evidence) : dl::Legend();
+    }
+    if (key == "out")
+    {
+      return dl::RampLegend(0., 2. * dl::RuptureSettings().threshold, evidence); // the alarm of the CUSUM in the middle
+    }
+    // When it changed: bands "decimal year".
+    auto legend = m_Years.second > m_Years.first ? dl::RampLegend(m_Years.first, m_Years.second, dl::RampColours::Viridis) : dl::Legend();
+    legend.band = 2;
+    legend.unshown = {0.};
+    return legend;
+  }
+
   void FinishFile(const std::string& key, const std::string& path) override
   {
     const auto* engine = Engine();
@@ -1187,6 +1227,7 @@ private:
   }
 
   dl::SceneMapFilter::Pointer m_Scene;
+  std::pair<double, double> m_Years; ///< of the first and the last date of a series
   std::string m_Description;
   std::string m_Objects;
   std::string m_Calibrate;

@@ -7,6 +7,7 @@
 #include "otbDLApplication.h"
 
 #include "otbDLError.h"
+#include "otbDLLegendFiles.h"
 #include "otbDLRasters.h"
 
 #include "itkCommand.h"
@@ -201,6 +202,12 @@ bool ReadsWhole(const std::string& path)
   return good;
 }
 
+/** "dir/map.tif" -> "dir/map.qml", where QGIS looks for a style */
+std::string StyleName(const std::string& path)
+{
+  return fs::path(path).replace_extension(".qml").string();
+}
+
 /** "dir/map.tif" -> "dir/map.part-1234.tif" */
 std::string TemporaryName(const std::string& path)
 {
@@ -327,6 +334,12 @@ void DLApplication::AddRunParameters()
   AddChoice("blend.crop", "Crop the halo of each patch, exact for convolutional networks");
   AddChoice("blend.hann", "Average overlapping patches with a Hann window");
   MandatoryOff("blend");
+
+  AddParameter(ParameterType_Choice, "legend", "Colours and names");
+  SetParameterDescription("legend", "Are maps written with what is needed to open them as maps?");
+  AddChoice("legend.on", "Colour table, class names and attribute table in the file, a QGIS style (.qml) beside it and in the GeoPackage");
+  AddChoice("legend.off", "Pixels alone");
+  MandatoryOff("legend");
 
   AddRAMParameter();
 }
@@ -504,6 +517,7 @@ otb::dl::ObjectReport DLApplication::WriteObjects(const std::string& map, const 
   settings.simplify = GetParameterFloat("simplify");
   settings.classes = classes;
   settings.attributes = attributes;
+  settings.legend = WantsLegend() ? this->LegendOf(map) : otb::dl::Legend();
   settings.memory = (static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20) / 4;
   const auto path = [this](const std::string& key) { return key.empty() ? "" : SplitName(GetParameterString(key)).first; };
   const std::string file = GetParameterString("objects");
@@ -963,6 +977,10 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
     {
       this->FinishFile(p.key, p.temporary);
     }
+    for (auto& p : m_Pending)
+    {
+      this->WriteLegendOf(p);
+    }
     const bool suspicious = GdalErrors::Stop() > 0;
     for (const auto& p : m_Pending)
     {
@@ -1006,6 +1024,45 @@ void DLApplication::FinishFile(const std::string& itkNotUsed(key), const std::st
 {
 }
 
+otb::dl::Legend DLApplication::LegendOf(const std::string& itkNotUsed(key)) const
+{
+  return {};
+}
+
+/** Colours and names into the file, the style beside it. */
+void DLApplication::WriteLegendOf(Pending& p)
+{
+  const auto legend = WantsLegend() ? this->LegendOf(p.key) : otb::dl::Legend();
+  if (legend.kind == otb::dl::Legend::Kind::None)
+  {
+    return;
+  }
+  otb::dl::WriteLegend(legend, p.temporary);
+  // a.tif and a.png have one name for their styles: neither gets it, nor does an output take that of an input.
+  const std::string name = Canonical(StyleName(p.final));
+  auto others = m_InputPaths;
+  for (const auto& other : m_Pending)
+  {
+    if (&other != &p)
+    {
+      others.push_back(Canonical(other.final));
+    }
+  }
+  if (std::any_of(others.begin(), others.end(), [&](const std::string& other) { return StyleName(other) == name; }))
+  {
+    otbAppLogINFO(<< p.key << ": no QGIS style beside \"" << p.final << "\", as another image of this run has the same name up to its extension");
+    return;
+  }
+  p.style = StyleName(p.temporary);
+  std::ofstream file(p.style, std::ios::binary);
+  file << otb::dl::RasterStyle(legend);
+  file.close();
+  if (!file)
+  {
+    throw Error(Complaint(p.key, "that \"" + StyleName(p.final) + "\" could not be written", "room on the disk", "Free some space, or give -legend off."));
+  }
+}
+
 /** Renames all files of a data set; those of an older one of that name go. */
 void DLApplication::GiveFinalName(const Pending& p)
 {
@@ -1038,6 +1095,10 @@ void DLApplication::GiveFinalName(const Pending& p)
       }
     }
     fs::rename(p.temporary, p.final);
+    if (!p.style.empty())
+    {
+      fs::rename(p.style, StyleName(p.final));
+    }
     return;
   }
   if (fs::exists(p.final, ec))
@@ -1048,6 +1109,10 @@ void DLApplication::GiveFinalName(const Pending& p)
   {
     throw Error(Complaint(p.key, "that \"" + p.temporary + "\" could not be renamed", "the name \"" + p.final + "\"", CPLGetLastErrorMsg()));
   }
+  if (!p.style.empty())
+  {
+    fs::rename(p.style, StyleName(p.final));
+  }
 }
 
 /** Removes what a failed run began. */
@@ -1057,6 +1122,10 @@ void DLApplication::Discard()
   for (const auto& p : m_Pending)
   {
     std::error_code ec;
+    if (!p.style.empty())
+    {
+      fs::remove(p.style, ec);
+    }
     if (fs::exists(p.temporary, ec))
     {
       const QuietGdal quiet;

@@ -8,6 +8,7 @@
 #define otbDLApplication_h
 
 #include "otbDLChangeObjects.h"
+#include "otbDLLegend.h"
 #include "otbDLModelContract.h"
 #include "otbDLPatchMapFilter.h"
 #include "otbDLRasters.h"
@@ -53,7 +54,7 @@ protected:
   /** Adds model, contract. */
   void AddModelParameters();
 
-  /** Adds device, precision, batch, blend, ram. */
+  /** Adds device, precision, batch, blend, legend, ram. */
   void AddRunParameters();
 
   /** Notes the file of an input that is not an image list: no output may take its name. */
@@ -136,6 +137,9 @@ protected:
   /** Last touch to a file that is written whole and closed, before it gets its final name. */
   virtual void FinishFile(const std::string& key, const std::string& path);
 
+  /** What the values of an output mean, for its file and the QGIS style beside it. Asked for once the file is written whole. */
+  virtual otb::dl::Legend LegendOf(const std::string& key) const;
+
   /** Creation options (&gdal:co:...) that an output's file needs, beside those that the user gives. */
   virtual std::string WriterOptions(const std::string& key) const;
 
@@ -151,6 +155,7 @@ private:
     std::string key;
     std::string temporary; ///< path
     std::string final;     ///< path
+    std::string style;     ///< path of the QGIS style on its way; empty: there is none
     itk::DataObject* image = nullptr;
   };
 
@@ -161,6 +166,8 @@ private:
   void Divert(OutputImageParameter* parameter, itk::ProcessObject* writer, const std::string& key);
   void CheckOutputs(const std::vector<std::string>& keys);
   void CheckPixelType(const std::string& key);
+  bool WantsLegend() const { return GetParameterString("legend") == "on"; }
+  void WriteLegendOf(Pending& pending);
   void GiveFinalName(const Pending& pending);
   void Discard();
   void RestoreCache();

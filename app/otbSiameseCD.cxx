@@ -217,6 +217,7 @@ private:
       m_Classes.clear();
     }
     m_Model = contract.id + (GetNumberOfMembers() > 1 ? " and " + std::to_string(GetNumberOfMembers() - 1) + " more" : "");
+    m_Contract = contract;
     PrepareRun(filter, contract, keys, views);
     CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone
@@ -274,8 +275,27 @@ private:
     WriteObjects("out", proba ? "proba" : "", "proba", m_Classes, attributes);
   }
 
+  dl::Legend LegendOf(const std::string& key) const override
+  {
+    if (key == "proba" || key == "conf")
+    {
+      return dl::RampLegend(0., 1., key == "proba" ? dl::RampColours::Inferno : dl::RampColours::Viridis);
+    }
+    const auto* within = m_Contract.FindOutput("transition_logits");
+    const auto* before = within ? within : m_Contract.FindOutput("sem1_logits");
+    const auto* after = within ? within : m_Contract.FindOutput("sem2_logits");
+    if (!before || !after)
+    {
+      const auto* change = m_Contract.FindOutput("change_logits");
+      change = change ? change : m_Contract.FindOutput("change_probability");
+      return dl::BinaryLegend(change ? change->classes : std::vector<dl::ModelClass>());
+    }
+    return key == "out" ? dl::FromToLegend(before->classes, after->classes, within != nullptr) : dl::ClassLegend((key == "sem1" ? before : after)->classes);
+  }
+
   std::string m_Objects;
   std::string m_Model;
+  dl::ModelContract m_Contract;
   std::vector<std::pair<int, std::string>> m_Classes;
 };
 

@@ -293,6 +293,7 @@ private:
     this->CheckTypes(preparation->CountedDates());
     m_ClassNames = classes;
     m_SensorNames = preparation->CountedSensors();
+    m_MostDates = preparation->CountedDates();
     if (Given("nbclasses") && HasUserValue("nbclasses") && GetParameterInt("nbclasses") != static_cast<int>(classes.size()))
     {
       throw dl::Error(dl::Complaint("nbclasses", std::to_string(GetParameterInt("nbclasses")),
@@ -959,6 +960,24 @@ private:
     }
   }
 
+  dl::Legend LegendOf(const std::string& key) const override
+  {
+    if (key == "out")
+    {
+      std::vector<dl::ModelClass> classes;
+      for (const auto& c : m_ClassNames)
+      {
+        classes.push_back({c.label, c.name, c.colour});
+      }
+      return dl::ClassLegend(classes);
+    }
+    if (key == "probamap" || key == "features" || (key == "nvalid" && m_MostDates == 0))
+    {
+      return {}; // bands that are no map by themselves
+    }
+    return dl::RampLegend(0., key == "nvalid" ? static_cast<double>(m_MostDates) : 1., dl::RampColours::Viridis);
+  }
+
   std::string WriterOptions(const std::string& key) const override
   {
     auto* self = const_cast<Self*>(this);
@@ -1016,6 +1035,7 @@ private:
   std::string m_ReferenceName;
   std::vector<dl::MapClass> m_ClassNames;
   std::vector<std::string> m_SensorNames;
+  std::size_t m_MostDates = 0; ///< of a sensor
 };
 
 } // namespace Wrapper

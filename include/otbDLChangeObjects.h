@@ -7,6 +7,8 @@
 #ifndef otbDLChangeObjects_h
 #define otbDLChangeObjects_h
 
+#include "otbDLLegend.h"
+
 #include <cstdint>
 #include <functional>
 #include <map>
@@ -29,6 +31,7 @@ struct ObjectSettings
   bool eightConnected = false;
   std::map<std::string, std::string> attributes;    ///< written into every object: date1, date2, model
   std::vector<std::pair<int, std::string>> classes; ///< names of class values, for from/to
+  Legend legend;                                    ///< of the codes: the style in which QGIS shows the layer; of a kind other than Classes: none
   std::size_t memory = std::size_t(64) << 20;       ///< for the rows in hand; GDAL's cache of blocks comes on top, as the program has set it
 };
 
@@ -56,6 +59,8 @@ struct ObjectReport
  * - mean_ and max_ of the score, over pixels that have one; null where none has
  * - compactness: 4 pi area_px / edges^2, pi/4 for a square
  * - the attributes given, as text
+ *
+ * With a legend, the table "layer_styles" holds a style of the codes that are there, which QGIS takes by default.
  *
  * An image without geotransform gives x and -y in pixels, which is where QGIS shows it.
  *

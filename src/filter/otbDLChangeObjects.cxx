@@ -7,6 +7,7 @@
 #include "otbDLChangeObjects.h"
 
 #include "otbDLError.h"
+#include "otbDLLegendFiles.h"
 #include "otbDLObjectLabels.h"
 #include "otbDLObjectRows.h"
 #include "otbDLOutlines.h"
@@ -377,11 +378,16 @@ public:
     }
     feature.SetGeometryDirectly(geometry.release());
     Check(m_Layer->CreateFeature(&feature) == OGRERR_NONE);
+    m_Codes.insert(code);
   }
 
   void Finish()
   {
     Check(m_Dataset->CommitTransaction() == OGRERR_NONE);
+    if (m_Settings.legend.kind == Legend::Kind::Classes)
+    {
+      WriteStyle();
+    }
     // Closing makes the spatial index; GDAL tells of failure by its last error alone.
     CPLErrorReset();
     m_Dataset.reset();
@@ -401,6 +407,60 @@ private:
     Check(m_Layer->CreateField(&field) == OGRERR_NONE);
     return m_Layer->GetLayerDefn()->GetFieldCount() - 1;
   }
+  /** As QGIS keeps its own: a table that it looks into when the layer is opened. */
+  void WriteStyle()
+  {
+    Legend legend = m_Settings.legend;
+    if (m_Classes > 0 && !m_Codes.empty())
+    {
+      const auto absent = [this](const Legend::Entry& e) { return m_Codes.count(static_cast<std::int32_t>(e.value)) == 0; };
+      legend.entries.erase(std::remove_if(legend.entries.begin(), legend.entries.end(), absent), legend.entries.end());
+    }
+    CPLStringList options;
+    options.SetNameValue("FID", "id");
+    auto* styles = m_Dataset->CreateLayer("layer_styles", nullptr, wkbNone, options.List());
+    Check(styles != nullptr);
+    const auto add = [&](const char* name, OGRFieldType type, int width)
+    {
+      OGRFieldDefn field(name, type);
+      field.SetWidth(width);
+      if (type == OFTInteger)
+      {
+        field.SetSubType(OFSTBoolean);
+      }
+      else if (type == OFTDateTime)
+      {
+        field.SetDefault("CURRENT_TIMESTAMP");
+      }
+      Check(styles->CreateField(&field) == OGRERR_NONE);
+    };
+    for (const char* name : {"f_table_catalog", "f_table_schema", "f_table_name", "f_geometry_column"})
+    {
+      add(name, OFTString, 256);
+    }
+    add("styleName", OFTString, 30);
+    add("styleQML", OFTString, 0);
+    add("styleSLD", OFTString, 0);
+    add("useAsDefault", OFTInteger, 0);
+    add("description", OFTString, 0);
+    add("owner", OFTString, 30);
+    add("ui", OFTString, 30);
+    add("update_time", OFTDateTime, 0);
+
+    OGRFeature style(styles->GetLayerDefn());
+    for (const char* name : {"f_table_catalog", "f_table_schema", "styleSLD", "owner"})
+    {
+      style.SetField(name, ""); // null would not be found
+    }
+    style.SetField("f_table_name", m_Layer->GetName());
+    style.SetField("f_geometry_column", m_Layer->GetGeometryColumn());
+    style.SetField("styleName", m_Layer->GetName());
+    style.SetField("styleQML", PolygonStyle(legend, "code").c_str());
+    style.SetField("useAsDefault", 1);
+    style.SetField("description", "The codes of the change map");
+    Check(styles->CreateFeature(&style) == OGRERR_NONE);
+  }
+
   static void Check(bool good)
   {
     if (!good)
@@ -415,6 +475,7 @@ private:
   DatasetPointer m_Dataset;
   OGRLayer* m_Layer = nullptr;
   std::set<std::string> m_Names;
+  std::set<std::int32_t> m_Codes; ///< of the objects written
   int m_Mean = -1;
   int m_Max = -1;
 };

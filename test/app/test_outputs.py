@@ -44,6 +44,7 @@ PARAMETERS = [
     "precision",
     "batch",
     "blend",
+    "legend",
     "ram",
 ]
 
@@ -133,7 +134,7 @@ def test_erdas_image_is_written_twice_under_its_name(models, scene, expected, tm
             assert found.nodata == (255 if name == "out" else -1), name
             assert (read(path) == expected[name]).all(), name
         found = {n for n in os.listdir(folder) if not n.endswith(".aux.xml")}
-        assert found == {"out.img", "proba.img"}
+        assert found == {"out.img", "proba.img", "out.qml", "proba.qml"}
 
 
 def test_envi_is_renamed_with_its_header(models, scene, expected, tmp_path):

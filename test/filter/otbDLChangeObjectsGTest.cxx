@@ -446,6 +446,29 @@ TEST_F(ChangeObjects, FromAndTo)
   EXPECT_THAT(Files(), ElementsAre("map.tif", "objects.gpkg"));
 }
 
+TEST_F(ChangeObjects, AStyleOfTheCodesThatAreThere)
+{
+  settings.legend = FromToLegend({{0, "a & b", ""}, {1, "c", ""}}, {{0, "a & b", ""}, {1, "c", ""}}, true);
+  const auto style = [&](const Rows& rows)
+  {
+    WriteMap(Path("map.tif"), Map(rows));
+    WriteChangeObjects(Path("map.tif"), "", "", 2, Path("objects.gpkg"), settings, {});
+    const Dataset file(GDALDataset::Open(Path("objects.gpkg").c_str(), GDAL_OF_VECTOR));
+    EXPECT_EQ(file->GetLayerCount(), 2);
+    EXPECT_STREQ(file->GetLayer(0)->GetName(), "changes");
+    auto* layer = file->GetLayerByName("layer_styles");
+    EXPECT_EQ(layer->GetFeatureCount(), 1);
+    const std::unique_ptr<OGRFeature> feature(layer->GetNextFeature());
+    EXPECT_STREQ(feature->GetFieldAsString("f_table_name"), "changes");
+    return std::string(feature->GetFieldAsString("styleQML"));
+  };
+  const auto two = style({"22...", "...33", "....."});
+  EXPECT_THAT(two, AllOf(HasSubstr("a &amp; b -&gt; c"), HasSubstr("c -&gt; a &amp; b")));
+  EXPECT_THAT(two, testing::Not(HasSubstr("c -&gt; c")));
+  // No object: the legend is that of the map.
+  EXPECT_THAT(style({".....", "....."}), HasSubstr("c -&gt; c"));
+}
+
 TEST_F(ChangeObjects, MeanAndMaximumOfTheScore)
 {
   WriteMap(Path("map.tif"), Map(Rows{"11..", "1.1.", "1112", "3..."}));
