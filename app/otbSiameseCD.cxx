@@ -124,6 +124,7 @@ private:
   {
     auto contract = ReadModelContract(true);
     m_Objects = CheckObjects("out");
+    m_Contract = contract;
     if (contract.task != "change-detection")
     {
       throw dl::Error(dl::Complaint("model", "a model of task " + contract.task, "change-detection", "Choose the application of that task."));

@@ -248,7 +248,7 @@ std::string EmbeddedContract(const std::string& modelFile)
   }
 }
 
-ModelContract ReadContract(const std::string& modelFile, const std::string& contractFile, std::string* origin)
+ModelContract ReadContractOf(const std::string& modelFile, const std::string& contractFile, std::string* origin)
 {
   // First of all, so that a damaged model is found before its contract is discussed.
   const std::string embedded = EmbeddedContract(modelFile);

@@ -7,6 +7,8 @@
 #ifndef otbDLModelArchive_h
 #define otbDLModelArchive_h
 
+#include "otbDLModelContract.h"
+
 #include <string>
 
 namespace otb
@@ -17,6 +19,9 @@ namespace dl
 /** Checks that a file is a whole TorchScript archive and returns its embedded contract; empty when it has none.
  * \throw Error that says what the file is instead */
 std::string EmbeddedContract(const std::string& modelFile);
+
+/** ReadContract() of otbDLRuntime.h. */
+ModelContract ReadContractOf(const std::string& modelFile, const std::string& contractFile, std::string* origin);
 
 } // namespace dl
 } // namespace otb
