@@ -17,6 +17,7 @@
 #include "otbWrapperApplicationFactory.h"
 #include "otbWrapperTags.h"
 
+#include <cpl_conv.h>
 #include <gdal.h>
 #include <nlohmann/json.hpp>
 
@@ -83,6 +84,31 @@ std::string Number(double value, int digits = 4)
   text << std::setprecision(digits) << (std::abs(value) <= 1. ? std::fixed : std::defaultfloat) << value;
   return text.str();
 }
+
+/** Holds GDAL's cache of blocks to a share of the memory while it lives, unless the user has set it. */
+class CacheLimit
+{
+public:
+  explicit CacheLimit(std::size_t bytes) : m_Before(CPLGetConfigOption("GDAL_CACHEMAX", nullptr) ? -1 : GDALGetCacheMax64())
+  {
+    if (m_Before >= 0)
+    {
+      GDALSetCacheMax64(static_cast<GIntBig>(std::max<std::size_t>(bytes, std::size_t(4) << 20)));
+    }
+  }
+  ~CacheLimit()
+  {
+    if (m_Before >= 0)
+    {
+      GDALSetCacheMax64(m_Before);
+    }
+  }
+  CacheLimit(const CacheLimit&) = delete;
+  CacheLimit& operator=(const CacheLimit&) = delete;
+
+private:
+  GIntBig m_Before;
+};
 
 /** A name of files of several pairs: "errors.tif", second pair -> "errors_2.tif". */
 std::string Numbered(const std::string& file, std::size_t pair, std::size_t pairs)
@@ -168,7 +194,10 @@ Group WithIntervals(dl::MetricValues values, const std::vector<std::string>& nam
   {
     // Where blocks are counted more coarsely than the whole, the interval moves with what that makes of the figure.
     const double shift = dl::ValueOf(group.values, names[k]) - whole[k];
-    group.intervals[names[k]] = std::abs(shift) > 0. ? dl::Interval{intervals[k].low + shift, intervals[k].high + shift} : intervals[k];
+    // No interval leaves the range of its figure.
+    const double least = names[k] == "kappa" || names[k] == "sek" || names[k] == "score" ? -1. : 0.;
+    const auto bounded = [&](double v) { return std::isnan(v) ? v : std::clamp(v + shift, least, 1.); };
+    group.intervals[names[k]] = {bounded(intervals[k].low), bounded(intervals[k].high)};
   }
   return group;
 }
@@ -631,6 +660,7 @@ private:
     m_Bootstrap = {Integer("draws", 0), static_cast<std::uint32_t>(GetParameterInt("seed")), .95};
 
     const auto settings = Settings();
+    const CacheLimit cache((static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20) / 8);
     std::vector<EvaluationFiles> pairs;
     if (!(sample && Given("labelled")))
     {
@@ -682,7 +712,10 @@ private:
     for (const auto& key : GetParametersKeys(true))
     {
       const auto type = GetParameterType(key);
-      if (type == ParameterType_Group || type == ParameterType_RAM || !HasValue(key) || !IsParameterEnabled(key))
+      // Choices and numbers count whether given or not; files and lists where they are given.
+      const bool file = type == ParameterType_InputFilenameList || type == ParameterType_StringList || type == ParameterType_OutputFilename ||
+                        type == ParameterType_InputFilename || type == ParameterType_String;
+      if (type == ParameterType_Group || type == ParameterType_RAM || !HasValue(key) || (file && !IsParameterEnabled(key)))
       {
         continue;
       }
@@ -787,7 +820,8 @@ private:
     }
     else
     {
-      report["pooled"] = {{"pixels", report["pairs"][0]["pixels"]}, {"metrics", report["pairs"][0]["metrics"]}};
+      const auto& only = report["pairs"][0];
+      report["pooled"] = {{"pixels", only["pixels"]}, {"blocks", only["blocks"]}, {"metrics", only["metrics"]}};
     }
     Line(0., 1.)(1.);
     if (pooled.evaluated == 0)
@@ -865,30 +899,43 @@ private:
 
   // ---------------------------------------------------------------------------------------------------------------------------- what is told
 
+  /** To the log, a figure a line for the pool; and to the CSV. */
   void Tell(const std::string& pair, const std::string& group, const Group& figures)
   {
-    std::ostringstream line;
-    line << pair << ", " << group << ":";
+    const bool table = pair == "all";
+    std::size_t widest = 0;
     for (const auto& [name, value] : figures.values)
     {
-      line << ' ' << name << ' ' << Number(value);
+      widest = std::max(widest, name.size());
+    }
+    std::string quoted = pair;
+    for (std::size_t at = quoted.find('"'); at != std::string::npos; at = quoted.find('"', at + 2))
+    {
+      quoted.insert(at, "\"");
+    }
+    std::ostringstream lines;
+    lines << pair << ", " << group << ":";
+    for (const auto& [name, value] : figures.values)
+    {
+      if (table)
+      {
+        lines << "\n    " << std::left << std::setw(static_cast<int>(widest) + 2) << name << std::right << std::setw(10) << Number(value);
+      }
+      else
+      {
+        lines << ' ' << name << ' ' << Number(value) << ';';
+      }
       const auto found = figures.intervals.find(name);
       std::string low, high;
       if (found != figures.intervals.end() && !std::isnan(found->second.low))
       {
-        line << " [" << Number(found->second.low) << ", " << Number(found->second.high) << ']';
+        lines << (table ? "  [" + Number(found->second.low) + ", " + Number(found->second.high) + "]" : "");
         low = Exact(found->second.low);
         high = Exact(found->second.high);
       }
-      line << ';';
-      std::string quoted = pair;
-      for (std::size_t at = quoted.find('"'); at != std::string::npos; at = quoted.find('"', at + 2))
-      {
-        quoted.insert(at, "\"");
-      }
       m_Rows += "\"" + quoted + "\"," + group + "," + name + "," + Exact(value) + "," + low + "," + high + "\n";
     }
-    otbAppLogINFO(<< line.str());
+    otbAppLogINFO(<< lines.str());
   }
 
   static std::string Exact(double value)

@@ -681,10 +681,11 @@ EvaluationCounts PairEvaluation::Count(const dl::ScoreBins* bins, const std::vec
       continue;
     }
     counts.binary.Add({static_cast<double>(c[0]), static_cast<double>(c[1]), static_cast<double>(c[2]), static_cast<double>(c[3])});
-    counts.binaryBlocks.Add(c);
+    const auto bx = static_cast<std::int64_t>(b) % wide, by = static_cast<std::int64_t>(b) / wide;
+    counts.binaryBlocks.Add(c, bx, by);
     if (score)
     {
-      counts.scoreBlocks.Add(histograms.data() + b * 2 * EvaluationCounts::coarse);
+      counts.scoreBlocks.Add(histograms.data() + b * 2 * EvaluationCounts::coarse, bx, by);
     }
     if (semantic)
     {
@@ -694,7 +695,7 @@ EvaluationCounts PairEvaluation::Count(const dl::ScoreBins* bins, const std::vec
       {
         counts.fromTo.At(static_cast<int>(at) / codes, static_cast<int>(at) % codes) += count;
       }
-      counts.semanticBlocks.AddSparse(entries);
+      counts.semanticBlocks.AddSparse(entries, bx, by);
     }
   }
   for (const auto& one : idle)

@@ -108,16 +108,38 @@ int EvaluationReader::Add(const std::string& name, const std::string& option, bo
     opened = m_Rasters.Open(name, option, true);
     m_ReferenceName = option;
   }
-  else if (resample)
-  {
-    bool resampled = false;
-    const double none = std::numeric_limits<double>::quiet_NaN();
-    opened = m_Rasters.OpenOn(m_Planes.front()->image, m_ReferenceName, name, option, "near", outside ? *outside : none, !outside, resampled, true);
-  }
   else
   {
-    opened = m_Rasters.Open(name, option, true);
-    dl::CheckSameGrid(m_Planes.front()->image, m_ReferenceName, opened.image, option);
+    bool nowhere = !m_Georeference.placed && m_Georeference.projection.empty();
+    {
+      const QuietGdal quiet;
+      double t[6];
+      const Dataset dataset(GDALOpen(path.c_str(), GA_ReadOnly));
+      nowhere = nowhere || (dataset && GDALGetGeoTransform(dataset.get(), t) != CE_None && std::string(GDALGetProjectionRef(dataset.get())).empty());
+    }
+    if (nowhere)
+    {
+      opened = m_Rasters.Open(name, option, true);
+      const auto size = opened.image->GetLargestPossibleRegion().GetSize();
+      const auto text = [](std::int64_t w, std::int64_t h) { return "size " + std::to_string(w) + " x " + std::to_string(h); };
+      const auto w = static_cast<std::int64_t>(size[0]), h = static_cast<std::int64_t>(size[1]);
+      if (w != m_Width || h != m_Height)
+      {
+        throw Error(Complaint(option, text(w, h), text(m_Width, m_Height) + " as " + m_ReferenceName,
+                              "One of the two has no georeference: they are laid pixel upon pixel."));
+      }
+    }
+    else if (resample)
+    {
+      bool resampled = false;
+      const double none = std::numeric_limits<double>::quiet_NaN();
+      opened = m_Rasters.OpenOn(m_Planes.front()->image, m_ReferenceName, name, option, "near", outside ? *outside : none, !outside, resampled, true);
+    }
+    else
+    {
+      opened = m_Rasters.Open(name, option, true);
+      dl::CheckSameGrid(m_Planes.front()->image, m_ReferenceName, opened.image, option);
+    }
   }
   plane->image = dynamic_cast<ImageType*>(opened.image.GetPointer());
   if (plane->image->GetNumberOfComponentsPerPixel() != 1)

@@ -43,7 +43,8 @@ public:
 
   /** Adds a plane. \param name extended file name of an image of one band (or one chosen by &bands=)
    * \param option for messages
-   * \param resample bring it onto the grid of the first plane (nearest neighbour); else another grid is an error
+   * \param resample bring it onto the grid of the first plane (nearest neighbour); else another grid is an error. Where one of the two has no georeference at
+   * all, as references often have none, they are laid pixel upon pixel
    * \param outside value of pixels outside such a file; none: no-data (NaN)
    * \throw dl::Error */
   int Add(const std::string& name, const std::string& option, bool resample, std::optional<double> outside = {});

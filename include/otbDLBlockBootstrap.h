@@ -31,9 +31,17 @@ public:
   std::size_t Width() const { return m_Width; }
   std::size_t Blocks() const { return m_Start.size() - 1; }
 
+  /** Where a block lies: its column and row among the blocks of a map. */
+  struct Place
+  {
+    std::int64_t map = 0;
+    std::int64_t x = 0;
+    std::int64_t y = 0;
+  };
+
   /** Adds a block. \param counts Width() of them */
   template <typename TCounts>
-  void Add(const TCounts& counts)
+  void Add(const TCounts& counts, std::int64_t x, std::int64_t y)
   {
     for (std::size_t k = 0; k < m_Width; ++k)
     {
@@ -43,16 +51,18 @@ public:
       }
     }
     m_Start.push_back(m_Entries.size());
+    m_Places.push_back({0, x, y});
   }
 
-  /** Adds a block of (place, count). */
-  void AddSparse(const std::vector<std::pair<std::uint32_t, std::uint32_t>>& entries)
+  /** Adds a block of (number of the count, count). */
+  void AddSparse(const std::vector<std::pair<std::uint32_t, std::uint32_t>>& entries, std::int64_t x, std::int64_t y)
   {
     m_Entries.insert(m_Entries.end(), entries.begin(), entries.end());
     m_Start.push_back(m_Entries.size());
+    m_Places.push_back({0, x, y});
   }
 
-  /** Adds the blocks of another table of the same width. */
+  /** Adds the blocks of another map, of the same width. */
   void Add(const BlockTable& other);
 
   /** Adds a block, `times` times, to sums. */
@@ -64,10 +74,13 @@ public:
     }
   }
 
+  const std::vector<Place>& Places() const { return m_Places; }
+
 private:
   std::size_t m_Width;
   std::vector<std::pair<std::uint32_t, std::uint32_t>> m_Entries;
   std::vector<std::size_t> m_Start{0};
+  std::vector<Place> m_Places;
 };
 
 struct BootstrapSettings
@@ -88,6 +101,10 @@ struct Interval
 using BlockStatistic = std::function<std::vector<double>(const std::vector<double>& sums)>;
 
 /** Intervals of figures by a bootstrap of blocks: bias corrected and accelerated (Efron, 1987), with the acceleration from leaving out each block in turn.
+ *
+ * Errors go on beyond the edge of a block: neighbours are alike, and the bootstrap, which takes them for independent, finds too little variance. Its intervals
+ * are therefore widened around the figure by the square root of how much more variance there is with the covariances of neighbours, weighted by 3/4 at edges
+ * and 9/16 at corners (Bartlett's weights for a width of four blocks, as in Conley, 1999, cut after the first neighbours); never narrowed.
  *
  * Blocks are drawn with replacement by keyed random numbers: the same whatever the streaming, and on every machine. Undefined for less than two blocks, and
  * where the figure, or more than a tenth of its draws, is undefined. Where all draws agree the interval is that one value. */

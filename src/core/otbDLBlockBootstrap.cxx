@@ -9,8 +9,10 @@
 #include "otbDLKeyedRandom.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
 #include <limits>
+#include <map>
 
 namespace otb
 {
@@ -34,6 +36,46 @@ double SortedQuantile(const std::vector<double>& values, double q)
   const auto high = std::min(low + 1, values.size() - 1);
   return values[low] + (place - static_cast<double>(low)) * (values[high] - values[low]);
 }
+
+/** Variance of a sum of influences of blocks with the covariances of neighbours, over that without; at least 1. */
+double Inflation(const std::vector<double>& influence, const std::vector<std::vector<std::pair<std::size_t, double>>>& neighbours)
+{
+  double alone = 0., together = 0.;
+  for (std::size_t b = 0; b < influence.size(); ++b)
+  {
+    alone += influence[b] * influence[b];
+    for (const auto& [other, weight] : neighbours[b])
+    {
+      together += weight * influence[b] * influence[other];
+    }
+  }
+  return alone > 0. ? std::max(1., 1. + together / alone) : 1.;
+}
+
+std::vector<std::vector<std::pair<std::size_t, double>>> NeighboursOf(const std::vector<BlockTable::Place>& places)
+{
+  std::map<std::array<std::int64_t, 3>, std::size_t> at;
+  for (std::size_t b = 0; b < places.size(); ++b)
+  {
+    at[{places[b].map, places[b].y, places[b].x}] = b;
+  }
+  std::vector<std::vector<std::pair<std::size_t, double>>> neighbours(places.size());
+  for (std::size_t b = 0; b < places.size(); ++b)
+  {
+    for (int dy = -1; dy <= 1; ++dy)
+    {
+      for (int dx = -1; dx <= 1; ++dx)
+      {
+        const auto found = at.find({places[b].map, places[b].y + dy, places[b].x + dx});
+        if ((dx != 0 || dy != 0) && found != at.end())
+        {
+          neighbours[b].emplace_back(found->second, dx != 0 && dy != 0 ? .5625 : .75);
+        }
+      }
+    }
+  }
+  return neighbours;
+}
 } // namespace
 
 double NormalQuantile(double p)
@@ -55,6 +97,12 @@ void BlockTable::Add(const BlockTable& other)
   for (std::size_t k = 1; k < other.m_Start.size(); ++k)
   {
     m_Start.push_back(offset + other.m_Start[k]);
+  }
+  const std::int64_t maps = m_Places.empty() ? 0 : m_Places.back().map + 1;
+  for (auto place : other.m_Places)
+  {
+    place.map += maps;
+    m_Places.push_back(place);
   }
 }
 
@@ -119,12 +167,10 @@ std::vector<Interval> BootstrapIntervals(const BlockTable& blocks, const BlockSt
     blocks.AddTo(b, 1., all);
     for (std::size_t m = 0; m < values.size(); ++m)
     {
-      if (!std::isnan(values[m]))
-      {
-        without[m].push_back(values[m]);
-      }
+      without[m].push_back(values[m]);
     }
   }
+  const auto neighbours = NeighboursOf(blocks.Places());
   const double z = NormalQuantile(.5 + .5 * settings.level);
   for (std::size_t m = 0; m < whole.size(); ++m)
   {
@@ -144,16 +190,19 @@ std::vector<Interval> BootstrapIntervals(const BlockTable& blocks, const BlockSt
     // Draws that equal the figure count half; never all on one side.
     const double share = (static_cast<double>(below - values.begin()) + .5 * static_cast<double>(above - below)) / count;
     const double bias = NormalQuantile(std::clamp(share, .5 / count, 1. - .5 / count));
-    double mean = 0., square = 0., cube = 0.;
+    double mean = 0., defined = 0., square = 0., cube = 0.;
     for (const double v : without[m])
     {
-      mean += v;
+      mean += std::isnan(v) ? 0. : v;
+      defined += std::isnan(v) ? 0. : 1.;
     }
-    mean /= static_cast<double>(without[m].size());
-    for (const double v : without[m])
+    mean /= defined;
+    auto& influence = without[m];
+    for (double& v : influence)
     {
-      square += (mean - v) * (mean - v);
-      cube += (mean - v) * (mean - v) * (mean - v);
+      v = std::isnan(v) ? 0. : mean - v;
+      square += v * v;
+      cube += v * v * v;
     }
     const double acceleration = square > 0. ? cube / (6. * std::pow(square, 1.5)) : 0.;
     const auto at = [&](double quantile)
@@ -162,7 +211,8 @@ std::vector<Interval> BootstrapIntervals(const BlockTable& blocks, const BlockSt
       const double stretch = 1. - acceleration * shifted;
       return SortedQuantile(values, stretch > 0. ? NormalDistribution(bias + shifted / stretch) : (shifted > 0. ? 1. : 0.));
     };
-    intervals[m] = {at(-z), at(z)};
+    const double wider = std::sqrt(Inflation(influence, neighbours));
+    intervals[m] = {whole[m] - wider * (whole[m] - at(-z)), whole[m] + wider * (at(z) - whole[m])};
   }
   return intervals;
 }

@@ -126,7 +126,7 @@ ObjectMatches MatchObjects(std::int64_t width, std::int64_t height, const Object
   {
     if (hasData[k])
     {
-      m.blocks.Add(counts[k]);
+      m.blocks.Add(counts[k], static_cast<std::int64_t>(k) % wide, static_cast<std::int64_t>(k) / wide);
     }
   }
   return m;

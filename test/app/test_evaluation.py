@@ -78,7 +78,10 @@ def test_decisions_equal_numpy(maps, tmp_path):
     found = evaluate(tmp_path, errors=tmp_path / "errors.tif", csv=tmp_path / "table.csv", **maps.pair())
     good, one = maps.good, found["pairs"][0]
     close(one["metrics"]["binary"]["values"], binary(maps.decision[good], maps.truth[good]))
-    assert found["pooled"]["metrics"] == one["metrics"]
+    assert found["pooled"] == {k: one[k] for k in ("pixels", "blocks", "metrics")}
+    settings = found["settings"]
+    assert (settings["block"], settings["draws"], settings["seed"], settings["mode"]) == (64, 200, 0, "binary")
+    assert "ram" not in settings and settings["refpos"] == ["2"] and settings["probability"] is False
     assert one["pixels"]["evaluated"] == np.count_nonzero(good)
     assert one["pixels"]["masked"] == np.count_nonzero(~maps.valid)
     assert one["pixels"]["no_data"] == np.count_nonzero(maps.valid & maps.hole)
@@ -329,6 +332,15 @@ def test_a_reference_on_another_grid_is_refused_or_resampled(maps, tmp_path):
     found = evaluate(tmp_path, in_=maps.files["change"], ref=half, align="resample", draws=0)
     truth = maps.truth[::2, ::2].repeat(2, 0).repeat(2, 1)[:HEIGHT, :WIDTH]
     close(found["pooled"]["metrics"]["binary"]["values"], binary(maps.decision, truth))
+
+
+def test_a_reference_without_georeference_is_laid_pixel_upon_pixel(maps, tmp_path):
+    bare = write(tmp_path / "bare.tif", maps.truth, transform=None, epsg=None, kind=gdal.GDT_Byte)
+    found = evaluate(tmp_path, in_=maps.files["change"], ref=bare, draws=0)
+    close(found["pooled"]["metrics"]["binary"]["values"], binary(maps.decision, maps.truth))
+    short = write(tmp_path / "short.tif", maps.truth[:-1], transform=None, epsg=None, kind=gdal.GDT_Byte)
+    done = run(in_=maps.files["change"], ref=short)
+    assert done.returncode != 0 and f"found size {WIDTH} x {HEIGHT - 1}; expected size {WIDTH} x {HEIGHT}" in done.text()
 
 
 # ---------------------------------------------------------------------------------------------

@@ -38,7 +38,7 @@ BlockTable Simulate(int blocks, std::mt19937& random)
       const bool changed = uniform(random) < change, said = uniform(random) < (changed ? found : alarm);
       c[said ? (changed ? 0 : 1) : (changed ? 2 : 3)] += 16;
     }
-    table.Add(c);
+    table.Add(c, b % 10, b / 10);
   }
   return table;
 }
@@ -67,7 +67,7 @@ TEST(BootstrapIntervals, OfAMeanAreThoseOfTheNormalDistribution)
   BlockTable table(2);
   for (int b = 0; b < 1000; ++b)
   {
-    table.Add(std::array<std::uint32_t, 2>{b % 10 < 3, 1});
+    table.Add(std::array<std::uint32_t, 2>{b % 10 < 3, 1}, 2 * b, 0);
   }
   BootstrapSettings settings;
   settings.draws = 4000;
@@ -77,6 +77,26 @@ TEST(BootstrapIntervals, OfAMeanAreThoseOfTheNormalDistribution)
   const double half = 1.96 * std::sqrt(.21 / 1000.);
   EXPECT_NEAR(interval.low, .3 - half, .003);
   EXPECT_NEAR(interval.high, .3 + half, .003);
+}
+
+TEST(BootstrapIntervals, AreWiderWhereNeighboursAreAlike)
+{
+  // The same blocks: alike side by side, or apart.
+  std::mt19937 random(9);
+  BlockTable alike(2), apart(2);
+  for (int b = 0; b < 400; ++b)
+  {
+    const std::array<std::uint32_t, 2> c = {static_cast<std::uint32_t>(random() % 10), 10};
+    for (int k = 0; k < 2; ++k)
+    {
+      alike.Add(c, 2 * b + k, 0);
+      apart.Add(c, 4 * b + 2 * k, 0);
+    }
+  }
+  const auto share = [](const std::vector<double>& s) { return std::vector<double>{s[0] / s[1]}; };
+  const auto a = BootstrapIntervals(alike, share, {}).front(), b = BootstrapIntervals(apart, share, {}).front();
+  // Three quarters of their covariance count: 1.75 times the variance.
+  EXPECT_NEAR((a.high - a.low) / (b.high - b.low), std::sqrt(1.75), .06);
 }
 
 TEST(BootstrapIntervals, AreTheSameEachTimeAndOthersForAnotherSeed)
@@ -96,13 +116,13 @@ TEST(BootstrapIntervals, AreUndefinedWhereTheFigureIsAndOfASingleBlock)
 {
   const BootstrapSettings settings;
   BlockTable one(4), empty(4), same(4);
-  one.Add(std::array<std::uint32_t, 4>{1, 2, 3, 4});
+  one.Add(std::array<std::uint32_t, 4>{1, 2, 3, 4}, 0, 0);
   EXPECT_TRUE(std::isnan(BootstrapIntervals(one, F1, settings).front().low));
   EXPECT_TRUE(std::isnan(BootstrapIntervals(BlockTable(4), F1, settings).front().low));
   for (int b = 0; b < 9; ++b)
   {
-    empty.Add(std::array<std::uint32_t, 4>{0, 0, 0, 5});
-    same.Add(std::array<std::uint32_t, 4>{2, 1, 1, 5});
+    empty.Add(std::array<std::uint32_t, 4>{0, 0, 0, 5}, b, 0);
+    same.Add(std::array<std::uint32_t, 4>{2, 1, 1, 5}, b, 0);
   }
   EXPECT_TRUE(std::isnan(BootstrapIntervals(empty, F1, settings).front().high));
   const auto point = BootstrapIntervals(same, F1, settings).front();
@@ -113,14 +133,16 @@ TEST(BootstrapIntervals, AreUndefinedWhereTheFigureIsAndOfASingleBlock)
 TEST(BlockTable, LeavesZerosOutAndAddsUp)
 {
   BlockTable a(3), b(3);
-  a.Add(std::array<std::uint32_t, 3>{1, 0, 2});
-  b.AddSparse({{1, 7}});
+  a.Add(std::array<std::uint32_t, 3>{1, 0, 2}, 4, 5);
+  b.AddSparse({{1, 7}}, 4, 6);
   a.Add(b);
   ASSERT_EQ(a.Blocks(), 2u);
   std::vector<double> sums(3, 0.);
   a.AddTo(0, 2., sums);
   a.AddTo(1, 1., sums);
   EXPECT_THAT(sums, testing::ElementsAre(2., 7., 4.));
+  // Blocks of two maps are no neighbours.
+  EXPECT_NE(a.Places()[0].map, a.Places()[1].map);
 }
 
 TEST(NormalQuantile, IsTheInverseOfTheDistribution)
