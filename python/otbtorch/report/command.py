@@ -130,12 +130,11 @@ class Given:
 
     def files_of(self, words):
         """[(file, what it is)] of the maps and of the rest."""
-        keys = {"series": "s_season", "objects": "s_objects", "model": "s_model", "valid": "m_valid"}
         found = []
         for kind in ("date1", "date2", "series", "change", "probability", "score", "pvalue", "sem1", "sem2", "labels", "confidence", "valid", "errors", "objects", "model"):
             files = self._names.get(kind) or []
             for name in [files] if isinstance(files, str) else files[:8]:
-                found.append((name.split("?")[0], words(keys.get(kind, "m_" + kind))))
+                found.append((name.split("?")[0], words("m_" + kind)))
         return found
 
     def slow(self):

@@ -59,8 +59,10 @@ class Raster:
     def __init__(self, names, option):
         names = [names] if isinstance(names, (str, os.PathLike)) else list(names)
         self.option = option
+        self.names = [os.fspath(name) for name in names]
         self.paths = []
         self.bands = []  # (dataset, number in it)
+        self._origins = []  # (name, number in it)
         self.pixels_read = 0
         for name in names:
             path, chosen = split_name(os.fspath(name))
@@ -69,6 +71,7 @@ class Raster:
                 if not 1 <= number <= dataset.RasterCount:
                     raise complaint(option, "band %d of %s" % (number, path), "bands 1 to %d" % dataset.RasterCount)
                 self.bands.append((dataset, number))
+                self._origins.append((path, number))
             self.paths.append(path)
         first = self.bands[0][0]
         self.width, self.height = first.RasterXSize, first.RasterYSize
@@ -135,6 +138,10 @@ class Raster:
     def band(self, number):
         dataset, inside = self.bands[number - 1]
         return dataset.GetRasterBand(inside)
+
+    def origin(self, number):
+        """(file, number of the band in it) of a band."""
+        return self._origins[number - 1]
 
     def metadata(self, key):
         return self.datasets[0].GetMetadataItem(key)

@@ -82,6 +82,13 @@ class Objects:
             return []
         return self._query("SELECT * FROM %s %sORDER BY %s, id LIMIT %d" % (self._table, where, order, n))
 
+    def style(self):
+        """The layer's default QGIS style, as text; None where the file has none."""
+        if self.dataset.GetLayerByName("layer_styles") is None:
+            return None
+        found = self._query("SELECT styleQML FROM layer_styles WHERE f_table_name = '%s' ORDER BY useAsDefault DESC LIMIT 1" % self.name.replace("'", "''"))
+        return found[0].GetField(0) if found else None
+
     def get(self, feature, field):
         k = feature.GetFieldIndex(field)
         return None if k < 0 or feature.IsFieldNull(k) else feature.GetField(k)

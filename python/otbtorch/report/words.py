@@ -51,6 +51,9 @@ WORDS = {
     "m_confidence": ("Confidence", "Confiance"),
     "m_labels": ("Label map", "Carte de classes"),
     "m_valid": ("Valid dates", "Dates valides"),
+    "m_series": ("Series", "Série"),
+    "m_objects": ("Change objects", "Objets de changement"),
+    "m_model": ("Model", "Modèle"),
     "m_image": ("Image of {date}", "Image du {date}"),
     "c_images": ("Bands {bands} as red, green and blue; both dates with one stretch (2 to 98 %), so that their colours compare.",
                  "Bandes {bands} en rouge, vert, bleu ; même étirement (2 à 98 %) aux deux dates : les couleurs se comparent."),
@@ -268,7 +271,9 @@ class Words:
         self._at = LANGUAGES.index(language)
 
     def __call__(self, key, **fields):
-        text = WORDS[key][self._at]
+        text = WORDS[key][self._at].replace(" %", "\u00a0%")
+        for sign in ":;?!" if self.language == "fr" else "":
+            text = text.replace(" " + sign, "\u00a0" + sign)
         return text.format(**fields) if fields else text
 
     def label(self, text):
