@@ -167,6 +167,9 @@ def command(args):
             raise complaint("--" + option, "no folder \"%s\"" % os.path.dirname(path), "one that exists", "Create it first.")
     weasyprint = _weasyprint() if args.pdf else None
     _needs(["osgeo", "numpy", "PIL", "matplotlib"] + (["jinja2", "markdown"] if args.out or args.pdf else []))
+    from osgeo import gdal
+
+    gdal.SetCacheMax(64 << 20)  # of blocks that are read once it is no use to keep more
     given = Given(args)
     for path in given.slow():
         print("note: %s has no pyramids, so that an overview reads much of it; gdaladdo -ro \"%s\" makes this quick" % (path, path))

@@ -11,7 +11,7 @@ import numpy as np
 from . import evaluation as evaluations
 from . import figures, pictures, season, vectors
 from .evaluation import interval, value
-from .rasters import PALETTE, Entry, rgb
+from .rasters import ERRORS, PALETTE, Entry, rgb
 from .runs import card_html
 
 #: Longest side, in pixels, of an overview, a place, an object.
@@ -126,6 +126,8 @@ class _Page:
     def legend(self, raster, counts=None, names=None):
         """Entries by value of a map: its own, else of the model's classes, else made of what is there."""
         entries = raster.legend()
+        if entries is None and raster is self.given.errors:
+            entries = ERRORS
         if entries is None and names:
             entries = [Entry(c["value"], c["name"], "#" + (c.get("color_hint") or PALETTE[k % len(PALETTE)][1:]), True) for k, c in enumerate(names)]
         if entries is None:
@@ -547,7 +549,7 @@ class _Page:
         metres = self.counts.metres is not None
         take = (lambda v: self.counts.metres.get(v, 0) / 1e4) if metres else (lambda v: self.counts.pixels.get(v, 0))
         rows = [[take(1 + i * k + j) for j in range(k)] for i in range(k)]
-        number = (lambda v: w.number(v, 1) if 0 < v < 1 else "0" if not v else w.number(v, 3)) if metres else w.integer
+        number = w.hectares if metres else w.integer
         return self._matrix(w("transitions"), names, rows, w("transitions_text", unit=w("unit_ha" if metres else "unit_pixels")), number, w("from_to_corner"))
 
     def _areas_corrected(self):

@@ -15,7 +15,7 @@ from osgeo import gdal
 from . import complaint, pictures
 from .command import write as write_file
 from .page import default_bands
-from .rasters import rgb
+from .rasters import ERRORS, PALETTE, Entry, rgb
 
 VERSION = "3.22.16-Białowieża"
 #: From top to bottom; those that are shown when the project opens.
@@ -91,10 +91,9 @@ def _map(kind, raster, name, folder, path, given):
     if kind in ("change", "labels", "sem1", "sem2", "errors"):
         renderer = _Sub(pipe, "rasterrenderer", type="paletted", band="1", opacity="1", alphaBand="-1", nodataColor="")
         palette = _Sub(renderer, "colorPalette")
-        if legend is None:
-            from .page import PALETTE
-            from .rasters import Entry
-
+        if legend is None and kind == "errors":
+            legend = ERRORS
+        elif legend is None:
             values = [v for v in raster.counts().pixels]
             legend = [Entry(v, str(v), PALETTE[k % len(PALETTE)], not (v == 0 and kind == "change")) for k, v in enumerate(values)]
         for e in legend:

@@ -37,6 +37,11 @@ class Entry(collections.namedtuple("Entry", "value label colour shown")):
     """A class of a map: value, name, ``#rrggbb``, and whether it is drawn."""
 
 
+#: What ChangeEvaluation's map of errors holds.
+ERRORS = [Entry(0, "no change", "#f0f0f0", False), Entry(1, "change found", "#009E73", True), Entry(2, "false alarm", "#D55E00", True),
+          Entry(3, "change missed", "#0072B2", True)]
+
+
 def split_name(name):
     """(path, bands or None) of a file name as OTB takes it: ``image.tif?&bands=4,3,2``.
 

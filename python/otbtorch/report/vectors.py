@@ -207,20 +207,21 @@ def worst_places(errors, n, side=SIDE):
     values, valid = errors.read_integers(1, shape=(rows * k, columns * k))
     fine = errors.height / (rows * k)
     wrong = ((values == 2) | (values == 3)) & valid
-    cell = max(1, round(side / 2 / fine))
+    # Sums of windows from a table of sums, at every eighth of a side.
+    cell = max(1, round(side / 8 / fine))
+    span = max(1, round(side / fine / cell))
     down, across = -(-wrong.shape[0] // cell), -(-wrong.shape[1] // cell)
-    padded = np.zeros((down * cell, across * cell))
+    padded = np.zeros((down * cell, across * cell), np.int32)
     padded[:wrong.shape[0], :wrong.shape[1]] = wrong
-    cells = padded.reshape(down, cell, across, cell).sum(axis=(1, 3))
-    # Windows of two by two cells, each worth the errors within.
-    if down > 1 and across > 1:
-        cells = cells[:-1, :-1] + cells[1:, :-1] + cells[:-1, 1:] + cells[1:, 1:]
+    table = np.pad(padded.reshape(down, cell, across, cell).sum(axis=(1, 3)).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
+    tall, wide = min(span, down), min(span, across)
+    sums = table[tall:, wide:] - table[:-tall, wide:] - table[tall:, :-wide] + table[:-tall, :-wide]
     found = []
-    for place in np.argsort(-cells, axis=None, kind="stable"):
-        if len(found) == n or cells.flat[place] <= 0:
+    for place in np.argsort(-sums, axis=None, kind="stable"):
+        if len(found) == n or sums.flat[place] <= 0:
             break
-        j, i = np.unravel_index(place, cells.shape)
-        window = errors.around((i + 1) * cell * fine, (j + 1) * cell * fine, side)
+        j, i = np.unravel_index(place, sums.shape)
+        window = errors.around((i + wide / 2) * cell * fine, (j + tall / 2) * cell * fine, side)
         if all(not _overlap(window, other.window) for other in found):
             found.append(Place("", window))
     return found

@@ -260,7 +260,7 @@ WORDS = {
     "unit_pixels": ("Pixels", "Pixels"),
 }
 
-THIN, MINUS = " ", "−"
+THIN, MINUS = "\u202f", "−"
 
 
 class Words:
@@ -315,7 +315,7 @@ class Words:
             return "–"
         if 0 < share < 0.0005:
             digits = 3
-        return self._local("%.*f" % (digits, 100 * share)) + " %"
+        return self._local("%.*f" % (digits, 100 * share)) + "\u00a0%"
 
     def decimals(self, value, digits=6):
         """A coordinate."""
@@ -331,14 +331,19 @@ class Words:
         value = metres / unit
         digits = 0 if unit == 1 or abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
         whole = "{:,.{d}f}".format(value, d=digits).replace(",", THIN)
-        return self._local(whole) + " " + name
+        return self._local(whole) + "\u00a0" + name
+
+    def hectares(self, value):
+        """A number alone, as area() writes it."""
+        digits = 0 if not value or abs(value) >= 1000 else 1 if abs(value) >= 10 else 2
+        return self._local("{:,.{d}f}".format(value, d=digits).replace(",", THIN))
 
     def length(self, metres):
-        text = "%g km" % (metres / 1000) if metres >= 1000 else "%g m" % metres
+        text = "%g\u00a0km" % (metres / 1000) if metres >= 1000 else "%g\u00a0m" % metres
         return self._local(text)
 
     def pixels(self, n):
-        return self.integer(n) + " px"
+        return self.integer(n) + "\u00a0px"
 
     def bytes(self, n):
         for unit in ("B", "kB", "MB", "GB"):
@@ -346,7 +351,7 @@ class Words:
                 break
             n /= 1000
         name = {"B": "o", "kB": "ko", "MB": "Mo", "GB": "Go"}[unit] if self.language == "fr" else unit
-        return self._local("%.3g" % n if n < 1000 else "%.0f" % n) + " " + name
+        return self._local("%.3g" % n if n < 1000 else "%.0f" % n) + "\u00a0" + name
 
     def between(self, interval, digits=3):
         if interval is None:
