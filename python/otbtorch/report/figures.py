@@ -58,11 +58,11 @@ def histogram(words, edges, counts, threshold=None, changed=None, name="", log=T
     if threshold is not None and edges[0] <= threshold <= edges[-1]:
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
         right = threshold > 0.6 * edges[-1] + 0.4 * edges[0]
-        axes.annotate(words("threshold_at", value=words.number(threshold, 3)), (threshold, 0.86), xycoords=("data", "axes fraction"),
+        axes.annotate(words("threshold_at", value=words.number(threshold, 3)), (threshold, 0.9), xycoords=("data", "axes fraction"),
                       xytext=(-5 if right else 5, 0), textcoords="offset points", ha="right" if right else "left", fontsize=9, color=INK)
     if log:
         axes.set_yscale("log")
-        axes.set_ylim(bottom=0.7)
+        axes.set_ylim(0.7, 6 * max(1, np.max(counts), 0 if changed is None else np.max(changed)))  # room for the label
         _numbers(axes, words, "x")
         from matplotlib.ticker import NullFormatter
 

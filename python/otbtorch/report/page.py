@@ -427,8 +427,9 @@ class _Page:
                 notes.append(w("blocks", blocks=w.integer(e.blocks), side=side))
         if not (tables or plots):
             return None
-        title = {"title": w("s_accuracy")} if e else {"title": w("h_histogram")}
-        return dict({"kind": "accuracy", "tables": tables, "plots": plots, "matrices": matrices, "notes": notes, "pairs": self._pairs()}, heading=title["title"])
+        beside = matrices.pop(0) if e and e.binary and tables and len(tables) % 3 else None
+        return {"kind": "accuracy", "heading": w("s_accuracy" if e else "h_histogram"), "tables": tables, "beside": beside, "plots": plots, "matrices": matrices, "notes": notes,
+                "pairs": self._pairs()}
 
     def _table(self, tables, key, group):
         found = evaluations.figures(group)
@@ -441,15 +442,15 @@ class _Page:
 
         return self.words("f_" + name) if "f_" + name in WORDS else name
 
-    def _matrix(self, title, names, rows, text="", number=None, corner=None, totals=True):
+    def _matrix(self, title, names, rows, text="", number=None, corner=None, diagonal=True):
         number = number or self.words.integer
         shown = []
         for k, row in enumerate(rows):
             total = sum(row)
-            cells = [Figure(text=number(v), shade=round(0.32 * v / total, 3) if total else 0, right=i == k) for i, v in enumerate(row)]
+            cells = [Figure(text=number(v), shade=round(0.32 * v / total, 3) if total else 0, right=diagonal and i == k) for i, v in enumerate(row)]
             shown.append(Figure(name=names[k], cells=cells, total=number(total)))
         bottom = [number(sum(row[i] for row in rows)) for i in range(len(names))]
-        return Figure(title=title, names=names, rows=shown, bottom=bottom, total=number(sum(map(sum, rows))), text=text, totals=totals,
+        return Figure(title=title, names=names, rows=shown, bottom=bottom, total=number(sum(map(sum, rows))), text=text,
                       corner=corner or "%s \\ %s" % (self.words("map_says"), self.words("reference_says")))
 
     def _pairs(self):
@@ -550,7 +551,7 @@ class _Page:
         take = (lambda v: self.counts.metres.get(v, 0) / 1e4) if metres else (lambda v: self.counts.pixels.get(v, 0))
         rows = [[take(1 + i * k + j) for j in range(k)] for i in range(k)]
         number = w.hectares if metres else w.integer
-        return self._matrix(w("transitions"), names, rows, w("transitions_text", unit=w("unit_ha" if metres else "unit_pixels")), number, w("from_to_corner"))
+        return self._matrix(w("transitions"), names, rows, w("transitions_text", unit=w("unit_ha" if metres else "unit_pixels")), number, w("from_to_corner"), False)
 
     def _areas_corrected(self):
         areas, w = self.evaluation and self.evaluation.areas, self.words
