@@ -1,5 +1,7 @@
 """The report: bounded reads, figures that match their numbers, one file that needs nothing else, both languages, the project."""
 
+import base64
+import io
 import json
 import os
 import re
@@ -12,6 +14,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 from osgeo import gdal, ogr, osr
+from PIL import Image
 
 from otbtorch import report
 from otbtorch.__main__ import main
@@ -189,8 +192,6 @@ def test_the_report_holds_all_it_shows(scene, tmp_path):
     # Also what is drawn inside the plots.
     for image in page.images:
         if image["src"].startswith("data:image/svg"):
-            import base64
-
             svg = base64.b64decode(image["src"].split(",", 1)[1]).decode()
             assert "<image" not in svg and "<script" not in svg
             assert not [u for u in re.findall(r'(?:xlink:)?href="([^"]*)"', svg) if not u.startswith("#")]
@@ -375,6 +376,15 @@ def test_dates_on_another_grid_are_laid_under_the_map(scene, tmp_path):
     values = seen.read([5], rasters.Window(40, 60, 2, 2))
     # Pixel (40, 60) has its centre at 500405 4799395: column 25.25, row 35.25 of the coarse grid, whose pixels have their centres at halves.
     assert values[0, 0, 0] == pytest.approx(34.75 * 130 + 24.75, abs=0.01)
+
+
+@pytest.mark.parametrize("colours", [3, 250, 4000])
+def test_maps_keep_their_colours(colours):
+    """To the bit, with a palette and without."""
+    rng = np.random.default_rng(colours)
+    picture = rng.integers(0, 256, (colours, 3)).astype(np.uint8)[rng.integers(0, colours, (90, 70))]
+    file = io.BytesIO(base64.b64decode(pictures.uri(picture).split(",", 1)[1]))
+    assert (np.asarray(Image.open(file).convert("RGB")) == picture).all()
 
 
 def test_classes_fade_and_do_not_vanish():

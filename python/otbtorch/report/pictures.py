@@ -21,9 +21,13 @@ def uri(pixels, photo=False):
     if photo:
         image.save(buffer, "JPEG", quality=88, subsampling=0)
         return "data:image/jpeg;base64," + base64.b64encode(buffer.getvalue()).decode()
-    colours = image.getcolors(256)
-    if colours:
-        image = image.quantize(len(colours), dither=Image.Dither.NONE)  # exact: no more colours than places
+    few = image.getcolors(256)
+    if few:
+        # With a palette of the very colours that are there.
+        codes = np.asarray(image, np.uint32) @ np.array([65536, 256, 1], np.uint32)
+        known, places = np.unique(codes, return_inverse=True)
+        image = Image.fromarray(places.reshape(codes.shape).astype(np.uint8), "P")
+        image.putpalette(np.stack([known >> 16, known >> 8 & 255, known & 255], axis=1).astype(np.uint8).tobytes())
     image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
