@@ -32,7 +32,8 @@ def write(path, bands, nodata=None, transform=TRANSFORM, epsg=32631, kind=None, 
     bands = bands[None] if bands.ndim == 2 else bands
     kinds = {"uint8": gdal.GDT_Byte, "uint16": gdal.GDT_UInt16, "int16": gdal.GDT_Int16}
     out = gdal.GetDriverByName("GTiff").Create(
-        str(path), bands.shape[2], bands.shape[1], len(bands), kind or kinds.get(bands.dtype.name, gdal.GDT_Float32), options=list(options))
+        str(path), bands.shape[2], bands.shape[1], len(bands), kind or kinds.get(bands.dtype.name, gdal.GDT_Float32), options=list(options)
+    )
     if transform is not None:
         out.SetGeoTransform(transform)
     if epsg:
@@ -52,7 +53,13 @@ def write_objects(path, change, proba, name="changes"):
     system = osr.SpatialReference()
     system.ImportFromEPSG(32631)
     layer = source.CreateLayer(name, system, ogr.wkbPolygon)
-    for field, kind in (("id", ogr.OFTInteger64), ("code", ogr.OFTInteger), ("area_px", ogr.OFTInteger64), ("area_m2", ogr.OFTReal), ("mean_proba", ogr.OFTReal)):
+    for field, kind in (
+        ("id", ogr.OFTInteger64),
+        ("code", ogr.OFTInteger),
+        ("area_px", ogr.OFTInteger64),
+        ("area_m2", ogr.OFTReal),
+        ("mean_proba", ogr.OFTReal),
+    ):
         layer.CreateField(ogr.FieldDefn(field, kind))
     for k, (x, y, w, h) in enumerate(change, 1):
         feature = ogr.Feature(layer.GetLayerDefn())
@@ -78,9 +85,9 @@ def scene(tmp_path_factory):
     date2, change = date1.copy(), np.zeros((HEIGHT, WIDTH), np.uint8)
     proba = rng.uniform(0, 0.3, (HEIGHT, WIDTH)).astype(np.float32)
     for (x, y, w, h), p in zip(RECTANGLES, MEANS):
-        change[y:y + h, x:x + w] = 1
-        date2[:, y:y + h, x:x + w] += 3000
-        proba[y:y + h, x:x + w] = p
+        change[y : y + h, x : x + w] = 1
+        date2[:, y : y + h, x : x + w] += 3000
+        proba[y : y + h, x : x + w] = p
     change[:, :6], proba[:, :6], date2[:, :, :6] = 255, -1, 0
     errors = np.where(change == 255, 255, change).astype(np.uint8)
     errors[100:108, 150:190] = 2  # the third object is a false alarm
@@ -90,25 +97,67 @@ def scene(tmp_path_factory):
     precision, recall = tp / (tp + fp), tp / (tp + fn)
     f1 = 2 * tp / (2 * tp + fp + fn)
     files = {
-        "date1": write(folder / "date1.tif", date1, 0), "date2": write(folder / "date2.tif", date2, 0), "change": write(folder / "change.tif", change, 255),
-        "probability": write(folder / "probability.tif", proba, -1), "errors": write(folder / "errors.tif", errors, 255),
-        "objects": write_objects(folder / "objects.gpkg", RECTANGLES, MEANS)}
+        "date1": write(folder / "date1.tif", date1, 0),
+        "date2": write(folder / "date2.tif", date2, 0),
+        "change": write(folder / "change.tif", change, 255),
+        "probability": write(folder / "probability.tif", proba, -1),
+        "errors": write(folder / "errors.tif", errors, 255),
+        "objects": write_objects(folder / "objects.gpkg", RECTANGLES, MEANS),
+    }
     threshold = np.linspace(1, 0, 21)
     data = {
-        "format": "otbtorch-evaluation", "version": 1, "software": {"otbtorch": "0.1.0", "otb": "8.1.1", "gdal": "3.6.2"}, "mode": "score",
+        "format": "otbtorch-evaluation",
+        "version": 1,
+        "software": {"otbtorch": "0.1.0", "otb": "8.1.1", "gdal": "3.6.2"},
+        "mode": "score",
         "settings": {"mode": "score", "block": 64, "thr": 0.5, "in": ["probability.tif"], "probability": True},
-        "pairs": [{"name": "probability", "files": {"in": "probability.tif", "errors": "errors.tif"}, "blocks": 6,
-                   "metrics": {"binary": {"threshold": {"value": 0.5, "decision": ">=", "origin": "given"}}}}],
-        "pooled": {"pixels": {"all": WIDTH * HEIGHT, "evaluated": tp + fp + fn + tn, "masked": 0, "no_data": 6 * HEIGHT, "no_reference": 0, "unlabelled": 0}, "metrics": {
-            "binary": {"values": {"precision": precision, "recall": recall, "f1": f1, "kappa": None}, "intervals": {"f1": [f1 - 0.02, f1 + 0.01], "recall": None},
-                       "confusion": {"tp": tp, "fp": fp, "fn": fn, "tn": tn}, "classes": ["no change", "change"], "matrix": [[tn, fn], [fp, tp]]},
-            "score": {"values": {"auroc": 0.99987, "ap": 0.9, "prevalence": 0.04}, "intervals": {},
-                      "curve": {"threshold": threshold.tolist(), "tpr": np.sqrt(1 - threshold).tolist(), "fpr": ((1 - threshold) ** 2).tolist(),
-                                "precision": np.linspace(1, 0.04, 21).tolist()},
-                      "histogram": {"low": 0.0, "width": 1 / 128, "no_change": [50] * 128, "change": list(range(128))}},
-            "calibration": {"values": {"ece": 0.02, "brier": 0.01}, "reliability": [
-                {"low": 0, "high": 0.5, "count": 900, "mean_probability": 0.1, "observed": 0.05}, {"low": 0.5, "high": 1, "count": 0, "mean_probability": None, "observed": None},
-                {"low": 0.5, "high": 1, "count": 90, "mean_probability": 0.9, "observed": 0.95}]}}}}
+        "pairs": [
+            {
+                "name": "probability",
+                "files": {"in": "probability.tif", "errors": "errors.tif"},
+                "blocks": 6,
+                "metrics": {"binary": {"threshold": {"value": 0.5, "decision": ">=", "origin": "given"}}},
+            }
+        ],
+        "pooled": {
+            "pixels": {
+                "all": WIDTH * HEIGHT,
+                "evaluated": tp + fp + fn + tn,
+                "masked": 0,
+                "no_data": 6 * HEIGHT,
+                "no_reference": 0,
+                "unlabelled": 0,
+            },
+            "metrics": {
+                "binary": {
+                    "values": {"precision": precision, "recall": recall, "f1": f1, "kappa": None},
+                    "intervals": {"f1": [f1 - 0.02, f1 + 0.01], "recall": None},
+                    "confusion": {"tp": tp, "fp": fp, "fn": fn, "tn": tn},
+                    "classes": ["no change", "change"],
+                    "matrix": [[tn, fn], [fp, tp]],
+                },
+                "score": {
+                    "values": {"auroc": 0.99987, "ap": 0.9, "prevalence": 0.04},
+                    "intervals": {},
+                    "curve": {
+                        "threshold": threshold.tolist(),
+                        "tpr": np.sqrt(1 - threshold).tolist(),
+                        "fpr": ((1 - threshold) ** 2).tolist(),
+                        "precision": np.linspace(1, 0.04, 21).tolist(),
+                    },
+                    "histogram": {"low": 0.0, "width": 1 / 128, "no_change": [50] * 128, "change": list(range(128))},
+                },
+                "calibration": {
+                    "values": {"ece": 0.02, "brier": 0.01},
+                    "reliability": [
+                        {"low": 0, "high": 0.5, "count": 900, "mean_probability": 0.1, "observed": 0.05},
+                        {"low": 0.5, "high": 1, "count": 0, "mean_probability": None, "observed": None},
+                        {"low": 0.5, "high": 1, "count": 90, "mean_probability": 0.9, "observed": 0.95},
+                    ],
+                },
+            },
+        },
+    }
     (folder / "evaluation.json").write_text(json.dumps(data))
     files["evaluation"] = str(folder / "evaluation.json")
     return dict(files, folder=folder, confusion=(tp, fp, fn, tn), f1=f1, data=data)
@@ -201,7 +250,7 @@ def test_the_figures_are_those_of_the_evaluation(scene, tmp_path):
     text = Page(made(scene, tmp_path / "report.html")).text
     w, (tp, fp, fn, tn) = Words("en"), scene["confusion"]
     f1 = scene["f1"]
-    verdict = text[text.index("F1 of change"):]
+    verdict = text[text.index("F1 of change") :]
     assert verdict.startswith("F1 of change %.3f 95 %% interval %.3f to %.3f" % (f1, f1 - 0.02, f1 + 0.01))
     for n in (tp, fp, fn, tn, tp + fp, tp + fn, tp + fp + fn + tn):
         assert plain(w.integer(n)) in text
@@ -237,10 +286,10 @@ def test_worst_places_are_where_the_errors_are(scene, tmp_path):
     found = vectors.worst_places(errors, 4, 40)
     wrong = np.isin(errors.read_integers()[0], (2, 3))
     first = found[0].window
-    assert wrong[first.y:first.y + first.height, first.x:first.x + first.width].sum() >= 0.9 * 320, "the false object"
-    assert sum(wrong[w.y:w.y + w.height, w.x:w.x + w.width].sum() for _, w in found) == wrong.sum()
+    assert wrong[first.y : first.y + first.height, first.x : first.x + first.width].sum() >= 0.9 * 320, "the false object"
+    assert sum(wrong[w.y : w.y + w.height, w.x : w.x + w.width].sum() for _, w in found) == wrong.sum()
     for i, (_, a) in enumerate(found):
-        assert all(not vectors._overlap(a, b) for _, b in found[i + 1:])
+        assert all(not vectors._overlap(a, b) for _, b in found[i + 1 :])
 
 
 def test_objects_largest_and_most_doubtful(scene):
@@ -329,14 +378,16 @@ def test_an_overview_reads_pyramids_alone(tmp_path):
 def test_reads_are_bounded_whatever_the_size(tmp_path):
     """A sparse file of 40000 x 40000 pixels: pictures, samples and places touch few of them."""
     path = str(tmp_path / "huge.tif")
-    gdal.GetDriverByName("GTiff").Create(path, 40000, 40000, 1, gdal.GDT_Byte, options=["SPARSE_OK=TRUE", "TILED=YES"]).SetGeoTransform(TRANSFORM)
+    gdal.GetDriverByName("GTiff").Create(path, 40000, 40000, 1, gdal.GDT_Byte, options=["SPARSE_OK=TRUE", "TILED=YES"]).SetGeoTransform(
+        TRANSFORM
+    )
     raster = rasters.Raster(path, "map")
     assert raster.picture([1], 760).shape == (1, 760, 760) and raster.pixels_read <= (2 * 760) ** 2
     windows = raster.sample_windows(1 << 22)
     assert len(windows) <= 64 and len({(w.x, w.y) for w in windows}) == len(windows)
     assert max(w.x for w in windows) > 34000 and max(w.y for w in windows) > 34000 and min(w.x for w in windows) < 6000
     raster.pixels_read = 0
-    assert vectors.worst_places(raster, 4) == [] and raster.pixels_read <= 4096 ** 2
+    assert vectors.worst_places(raster, 4) == [] and raster.pixels_read <= 4096**2
     assert raster.lacks_pyramids()
 
 
@@ -361,9 +412,13 @@ def test_areas_on_a_geographic_grid(tmp_path):
     path = write(tmp_path / "world.tif", np.ones((100, 100), np.uint8), transform=(10, 0.01, 0, 46, 0, -0.01), epsg=4326)
     a, f = 6378137.0, 1 / 298.257223563
     e = np.sqrt(f * (2 - f))
-    q = lambda s: (1 - e ** 2) * (s / (1 - (e * s) ** 2) + np.arctanh(e * s) / e)  # noqa: E731
-    wanted = a ** 2 * np.radians(1) / 2 * (q(np.sin(np.radians(46))) - q(np.sin(np.radians(45))))
-    assert rasters.Raster(path, "map").counts().metres[1] == pytest.approx(wanted, rel=1e-7)
+    q = lambda s: (1 - e**2) * (s / (1 - (e * s) ** 2) + np.arctanh(e * s) / e)  # noqa: E731
+    wanted = a**2 * np.radians(1) / 2 * (q(np.sin(np.radians(46))) - q(np.sin(np.radians(45))))
+    raster = rasters.Raster(path, "map")
+    assert raster.counts().metres[1] == pytest.approx(wanted, rel=1e-7)
+    # A hundredth of a degree at 45.5 degrees north: 781.8 m along the parallel (of the radius a cos b, b the reduced latitude).
+    reduced = np.arctan((1 - f) * np.tan(np.radians(45.5)))
+    assert raster.pixel_size_m() == pytest.approx(np.radians(0.01) * a * np.cos(reduced), rel=1e-9)
 
 
 def test_dates_on_another_grid_are_laid_under_the_map(scene, tmp_path):
@@ -398,7 +453,9 @@ def test_classes_fade_and_do_not_vanish():
 # ------------------------------------------------------------------------------------------------- places, series
 
 
-@pytest.mark.parametrize("head,line", [("name,x,y", "A,500405,4799395"), ("name,column,row,size", "A,40,60,30"), ("name,lon,lat", "A,%.9f,%.9f")])
+@pytest.mark.parametrize(
+    "head,line", [("name,x,y", "A,500405,4799395"), ("name,column,row,size", "A,40,60,30"), ("name,lon,lat", "A,%.9f,%.9f")]
+)
 def test_places_of_a_table(scene, tmp_path, head, line):
     raster = rasters.Raster(scene["change"], "change")
     if "%" in line:
@@ -412,8 +469,20 @@ def test_places_of_a_table(scene, tmp_path, head, line):
 def test_places_of_vectors_in_another_projection(scene, tmp_path):
     raster = rasters.Raster(scene["change"], "change")
     longitude, latitude = raster.to_degrees(501000, 4799000)
-    (tmp_path / "p.geojson").write_text(json.dumps({"type": "FeatureCollection", "features": [
-        {"type": "Feature", "properties": {"name": "harbour"}, "geometry": {"type": "Point", "coordinates": [longitude, latitude]}}]}))
+    (tmp_path / "p.geojson").write_text(
+        json.dumps(
+            {
+                "type": "FeatureCollection",
+                "features": [
+                    {
+                        "type": "Feature",
+                        "properties": {"name": "harbour"},
+                        "geometry": {"type": "Point", "coordinates": [longitude, latitude]},
+                    }
+                ],
+            }
+        )
+    )
     (place,) = vectors.read_places(str(tmp_path / "p.geojson"), raster)
     assert place.name == "harbour" and place.window == raster.around(100, 100, 128)
 
@@ -431,15 +500,36 @@ def test_phenology_by_class(tmp_path):
     write(tmp_path / "labels.tif", labels), write(tmp_path / "stack.tif", stack), write(tmp_path / "clouds.tif", clouds)
     (tmp_path / "dates.txt").write_text("\n".join(dates))
     given = season.Series(str(tmp_path / "stack.tif"), str(tmp_path / "dates.txt"), ["B4", "B8"])
-    found = season.profiles(given, rasters.Raster(str(tmp_path / "labels.tif"), "labels"), rasters.Raster(str(tmp_path / "clouds.tif"), "mask"))
+    found = season.profiles(
+        given, rasters.Raster(str(tmp_path / "labels.tif"), "labels"), rasters.Raster(str(tmp_path / "clouds.tif"), "mask")
+    )
     assert found["name"] == "NDVI" and set(found["classes"]) == {1, 2}
     for label, wanted in ndvi.items():
         median = found["classes"][label]["median"]
         assert np.isnan(median[3])
         assert median[[0, 1, 2, 4, 5, 6]] == pytest.approx(wanted[[0, 1, 2, 4, 5, 6]], abs=1e-3)
     html = tmp_path / "report.html"
-    assert main(["report", "--labels", str(tmp_path / "labels.tif"), "--series", str(tmp_path / "stack.tif"), "--dates", str(tmp_path / "dates.txt"), "--series-mask",
-                 str(tmp_path / "clouds.tif"), "--series-bands", "B4", "B8", "--out", str(html)]) == 0
+    assert (
+        main(
+            [
+                "report",
+                "--labels",
+                str(tmp_path / "labels.tif"),
+                "--series",
+                str(tmp_path / "stack.tif"),
+                "--dates",
+                str(tmp_path / "dates.txt"),
+                "--series-mask",
+                str(tmp_path / "clouds.tif"),
+                "--series-bands",
+                "B4",
+                "B8",
+                "--out",
+                str(html),
+            ]
+        )
+        == 0
+    )
     page = Page(html.read_text(encoding="utf-8"))
     assert "#season" in page.links and "50.0" in page.text and "2020-01-01 to 2020-07-01" in page.text
 
@@ -449,14 +539,40 @@ def test_transitions_and_corrected_areas(scene, tmp_path):
     codes = np.zeros((50, 60), np.uint8)
     codes[:10, :10], codes[20:25, :20] = 2, 3  # forest to field, field to forest (K = 2)
     path = write(tmp_path / "fromto.tif", codes)
-    entries = "".join('<paletteEntry value="%d" label="%s" color="#%06x" alpha="255"/>' % (v, n, 40 * v) for v, n in
-                      ((0, "no change"), (1, "forest -&gt; forest"), (2, "forest -&gt; field"), (3, "field -&gt; forest"), (4, "field -&gt; field")))
-    (tmp_path / "fromto.qml").write_text("<qgis><pipe><rasterrenderer><colorPalette>%s</colorPalette></rasterrenderer></pipe></qgis>" % entries)
-    areas = {"labelled": 300, "unlabelled": 0, "pixel_area_m2": 100.0, "classes": [
-        {"class": c, "name": str(c), "mapped_pixels": 100, "area_pixels": {"value": 90}, "area_m2": {"value": v, "half_width": v / 10},
-         "users_accuracy": {"value": 0.9, "half_width": 0.05}, "producers_accuracy": {"value": 0.8, "half_width": None}} for c, v in ((0, 280000.0), (1, 23000.0))]}
+    entries = "".join(
+        '<paletteEntry value="%d" label="%s" color="#%06x" alpha="255"/>' % (v, n, 40 * v)
+        for v, n in (
+            (0, "no change"),
+            (1, "forest -&gt; forest"),
+            (2, "forest -&gt; field"),
+            (3, "field -&gt; forest"),
+            (4, "field -&gt; field"),
+        )
+    )
+    (tmp_path / "fromto.qml").write_text(
+        "<qgis><pipe><rasterrenderer><colorPalette>%s</colorPalette></rasterrenderer></pipe></qgis>" % entries
+    )
+    areas = {
+        "labelled": 300,
+        "unlabelled": 0,
+        "pixel_area_m2": 100.0,
+        "classes": [
+            {
+                "class": c,
+                "name": str(c),
+                "mapped_pixels": 100,
+                "area_pixels": {"value": 90},
+                "area_m2": {"value": v, "half_width": v / 10},
+                "users_accuracy": {"value": 0.9, "half_width": 0.05},
+                "producers_accuracy": {"value": 0.8, "half_width": None},
+            }
+            for c, v in ((0, 280000.0), (1, 23000.0))
+        ],
+    }
     (tmp_path / "areas.json").write_text(json.dumps({"format": "otbtorch-evaluation", "version": 1, "areas": areas, "pairs": []}))
-    text = Page(made(dict(scene, change=path, evaluation=str(tmp_path / "areas.json")), tmp_path / "r.html", names=("change", "evaluation"))).text
+    text = Page(
+        made(dict(scene, change=path, evaluation=str(tmp_path / "areas.json")), tmp_path / "r.html", names=("change", "evaluation"))
+    ).text
     assert "corrected for map error 2.30 ha ± 2 300 m² (95" in text
     assert "forest → field" in text and "de \\ vers" not in text and "from \\ to forest field Total" in text
     assert re.search(r"forest 0 1\.00 1\.00 field 1\.00 0 1\.00", text), text
@@ -477,15 +593,21 @@ def test_several_pairs_have_a_table(scene, tmp_path):
 def test_run_and_log_say_what_was_done(scene, tmp_path, monkeypatch):
     parameter = "<parameter><key>%s</key><name>%s</name>%s</parameter>"
     value = "<value>%s</value>"
-    rows = "".join([parameter % ("in1", "Image of the first date", "<values>%s</values>" % (value % "date1.tif")),
-                    parameter % ("in2", "Second", "<values>%s</values>" % (value % "date2.tif?&amp;bands=1,2,3")),
-                    parameter % ("out", "Map", value % "change.tif?&amp;gdal:co:TILED=YES"), parameter % ("proba", "Probability", value % "probability.tif"),
-                    parameter % ("objects", "Objects", value % "objects.gpkg")])
+    rows = "".join(
+        [
+            parameter % ("in1", "Image of the first date", "<values>%s</values>" % (value % "date1.tif")),
+            parameter % ("in2", "Second", "<values>%s</values>" % (value % "date2.tif?&amp;bands=1,2,3")),
+            parameter % ("out", "Map", value % "change.tif?&amp;gdal:co:TILED=YES"),
+            parameter % ("proba", "Probability", value % "probability.tif"),
+            parameter % ("objects", "Objects", value % "objects.gpkg"),
+        ]
+    )
     text = "<OTB><version>8.1.1</version><application><name>SiameseCD</name>%s</application></OTB>" % rows
     (scene["folder"] / "run.xml").write_text(text)
     (tmp_path / "run.log").write_text(
         "2026-01-02 03:04:05 (INFO) SiameseCD: Device cpu, fp32\nInference: 50% [****   ]\n2026-01-02 03:04:07 (WARNING) SiameseCD: Little memory\n"
-        "2026-01-02 03:04:09 (INFO) SiameseCD: Time: 3.2 s, of which model 3.0\n")
+        "2026-01-02 03:04:09 (INFO) SiameseCD: Time: 3.2 s, of which model 3.0\n"
+    )
     monkeypatch.chdir(tmp_path)  # files are found beside the XML file
     assert main(["report", "--run", str(scene["folder"] / "run.xml"), "--log", "run.log", "--out", "report.html"]) == 0
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
@@ -496,8 +618,10 @@ def test_run_and_log_say_what_was_done(scene, tmp_path, monkeypatch):
 
 def test_the_model_card_is_inside_and_harmless(scene, models_dir, tmp_path):
     card = tmp_path / "card.md"
-    card.write_text("# Card\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<script>alert(1)</script> <img src='http://x.example/y.png'>\n\n"
-                    "![logo](http://x.example/z.png) [paper](https://x.example/) [bad](javascript:alert(1)) [near](other.md)\n")
+    card.write_text(
+        "# Card\n\n| a | b |\n|---|---|\n| 1 | 2 |\n\n<script>alert(1)</script> <img src='http://x.example/y.png'>\n\n"
+        "![logo](http://x.example/z.png) [paper](https://x.example/) [bad](javascript:alert(1)) [near](other.md)\n"
+    )
     html = made(scene, tmp_path / "r.html", "--model", models_dir / "unet.pt", "--card", card)
     page = Page(html)  # complains of scripts
     assert all(v.startswith("data:") for v in page.loads)
@@ -510,8 +634,10 @@ def test_the_model_card_is_inside_and_harmless(scene, models_dir, tmp_path):
 
 def test_the_project_opens_from_wherever_it_lies(scene, tmp_path):
     """Relative files, order, styles: those beside the maps, else ones of its own; XML throughout."""
-    style = '<qgis><pipe><rasterrenderer type="paletted" band="1"><colorPalette><paletteEntry value="1" label="x &amp; y" color="#123456" alpha="255"/>' \
-            "</colorPalette></rasterrenderer></pipe><blendMode>0</blendMode></qgis>"
+    style = (
+        '<qgis><pipe><rasterrenderer type="paletted" band="1"><colorPalette><paletteEntry value="1" label="x &amp; y" color="#123456" alpha="255"/>'
+        "</colorPalette></rasterrenderer></pipe><blendMode>0</blendMode></qgis>"
+    )
     (scene["folder"] / "change.qml").write_text("<!DOCTYPE qgis PUBLIC 'http://mrcc.com/qgis.dtd' 'SYSTEM'>\n" + style)
     try:
         folder = scene["folder"] / "projects"
@@ -522,11 +648,20 @@ def test_the_project_opens_from_wherever_it_lies(scene, tmp_path):
     root = ElementTree.parse(folder / "project.qgs").getroot()
     assert root.findtext("title") == "Rouen & <Paris>"
     sources = [e.text for e in root.iter("datasource")]
-    assert sources == ["../objects.gpkg|layername=changes", "../errors.tif", "../change.tif", "../probability.tif", "../date2.tif", "../date1.tif"]
+    assert sources == [
+        "../objects.gpkg|layername=changes",
+        "../errors.tif",
+        "../change.tif",
+        "../probability.tif",
+        "../date2.tif",
+        "../date1.tif",
+    ]
     assert all(os.path.exists(folder / s.split("|")[0]) for s in sources)
     ids = [e.text for e in root.findall("./projectlayers/maplayer/id")]
     assert [e.get("id") for e in root.iter("layer-tree-layer")] == ids == [e.get("id") for e in root.find("layerorder")]
-    kinds = [(e.find("pipe/rasterrenderer") if e.get("type") == "raster" else e.find("renderer-v2")).get("type") for e in root.iter("maplayer")]
+    kinds = [
+        (e.find("pipe/rasterrenderer") if e.get("type") == "raster" else e.find("renderer-v2")).get("type") for e in root.iter("maplayer")
+    ]
     assert kinds == ["singleSymbol", "paletted", "paletted", "singlebandpseudocolor", "multibandcolor", "multibandcolor"]
     assert root.find("projectlayers")[2].find(".//paletteEntry").get("label") == "x & y", "the style beside the map"
     assert {e.text for e in root.iter("authid")} == {"EPSG:32631"}
@@ -535,7 +670,14 @@ def test_the_project_opens_from_wherever_it_lies(scene, tmp_path):
 
 def test_bands_of_several_files_are_joined_for_the_project(scene, tmp_path):
     bands = [write(tmp_path / ("b%d.tif" % k), np.full((HEIGHT, WIDTH), 10 * k, np.uint16)) for k in (2, 3)]
-    assert main(["report", "--change", scene["change"], "--date1"] + bands + [scene["date1"] + "?&bands=4", "--bands", "3", "2", "1", "--qgs", str(tmp_path / "p.qgs")]) == 0
+    assert (
+        main(
+            ["report", "--change", scene["change"], "--date1"]
+            + bands
+            + [scene["date1"] + "?&bands=4", "--bands", "3", "2", "1", "--qgs", str(tmp_path / "p.qgs")]
+        )
+        == 0
+    )
     joined = gdal.Open(str(tmp_path / "p.date1.vrt")).ReadAsArray()
     assert (joined[0] == gdal.Open(scene["date1"]).ReadAsArray()[3]).all() and (joined[1] == 30).all() and (joined[2] == 20).all()
     assert "./p.date1.vrt" in [e.text for e in ElementTree.parse(tmp_path / "p.qgs").getroot().iter("datasource")]
@@ -552,7 +694,7 @@ def test_errors_say_what_to_do(scene, tmp_path, capsys):
     assert "ends in .html" in complaint(capsys, "--change", scene["change"], "--out", tmp_path / "r.txt")
     assert "Create it first" in complaint(capsys, "--change", scene["change"], "--out", tmp_path / "no" / "r.html")
     assert "no map" in complaint(capsys, "--date1", scene["date1"], *out)
-    assert "--change: found \"gone.tif\", which does not exist" in complaint(capsys, "--change", "gone.tif", *out)
+    assert '--change: found "gone.tif", which does not exist' in complaint(capsys, "--change", "gone.tif", *out)
     assert "which GDAL cannot read" in complaint(capsys, "--change", __file__, *out)
     small = write(tmp_path / "small.tif", np.zeros((20, 20), np.uint8))
     assert "found 20 x 20 pixels" in complaint(capsys, "--change", scene["change"], "--errors", small, *out)
@@ -567,8 +709,13 @@ def test_errors_say_what_to_do(scene, tmp_path, capsys):
     assert "version 7" in complaint(capsys, "--change", scene["change"], "--evaluation", tmp_path / "x.json", *out)
     assert "the GeoPackage that -objects wrote" in complaint(capsys, "--change", scene["change"], "--objects", "gone.gpkg", *out)
     (tmp_path / "x.xml").write_text("<OTB><application><name>BandMath</name></application></OTB>")
-    assert "the application \"BandMath\"" in complaint(capsys, "--run", tmp_path / "x.xml", *out)
-    for text, part in (("a,b\n1,2\n", "The first line names the columns"), ("name,x,y\nA,1,2\n", "within the 210 x 160 pixels"), ("name,x,y\nA,one,2\n", "x=one"), ("name,x,y\n", "no place")):
+    assert 'the application "BandMath"' in complaint(capsys, "--run", tmp_path / "x.xml", *out)
+    for text, part in (
+        ("a,b\n1,2\n", "The first line names the columns"),
+        ("name,x,y\nA,1,2\n", "within the 210 x 160 pixels"),
+        ("name,x,y\nA,one,2\n", "x=one"),
+        ("name,x,y\n", "no place"),
+    ):
         (tmp_path / "places.csv").write_text(text)
         assert part in complaint(capsys, "--change", scene["change"], "--places", tmp_path / "places.csv", *out)
     assert not (tmp_path / "r.html").exists()
@@ -593,4 +740,8 @@ def test_the_pdf_has_the_same_content(scene, tmp_path):
 def test_the_command_line_needs_nothing_but_python():
     """``python3 -m otbtorch inspect`` works where GDAL and matplotlib are not."""
     code = "import sys\nfor m in ('osgeo', 'numpy', 'matplotlib', 'jinja2', 'PIL'): sys.modules[m] = None\nimport otbtorch.report, otbtorch.report.command"
-    subprocess.run([sys.executable, "-c", code], check=True, env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(os.path.dirname(report.__file__)))))
+    subprocess.run(
+        [sys.executable, "-c", code],
+        check=True,
+        env=dict(os.environ, PYTHONPATH=os.path.dirname(os.path.dirname(os.path.dirname(report.__file__)))),
+    )

@@ -46,16 +46,12 @@ def made(models, scene, tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     images = {k: shutil.copy(getattr(scene, k), folder) for k in ("in1", "in2")}
     here = dataclasses.replace(scene, **images)
-    paths, run = run_all(
-        models / "unet_sem.pt", folder, here, objects=folder / "objects.gpkg", outxml="run.xml", cwd=folder
-    )
+    paths, run = run_all(models / "unet_sem.pt", folder, here, objects=folder / "objects.gpkg", outxml="run.xml", cwd=folder)
     (folder / "run.log").write_text(run.log)
     change = read(paths["out"])
     reference = np.roll((change != 0) & (change != 255), 2, axis=1).astype(np.uint8)
     write(folder / "reference.tif", reference, kind=gdal.GDT_Byte)
-    found = evaluation.evaluate(
-        folder, in_=paths["out"], ref=folder / "reference.tif", block=64, errors=folder / "errors.tif"
-    )
+    found = evaluation.evaluate(folder, in_=paths["out"], ref=folder / "reference.tif", block=64, errors=folder / "errors.tif")
     report(
         "--run", "run.xml", "--log", "run.log", "--evaluation", "out.json", "--lang", "en",
         "--out", "report.html", "--qgs", "project.qgs", cwd=folder,
@@ -122,9 +118,7 @@ print("TOLD" + json.dumps(told))
     moved.parent.mkdir()
     subprocess.run(["cp", "-r", made["folder"], moved], check=True)
     env = dict(os.environ, QGIS_CUSTOM_CONFIG_PATH=str(tmp_path), XDG_RUNTIME_DIR=str(tmp_path))
-    done = subprocess.run(
-        [sys.executable, "-c", code, moved / "project.qgs"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
+    done = subprocess.run([sys.executable, "-c", code, moved / "project.qgs"], env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert b"TOLD" in done.stdout, done.stderr.decode()
     told = json.loads(done.stdout.decode().split("TOLD")[1].splitlines()[0])
     assert told["read"] and told["crs"] == "EPSG:32631"

@@ -11,7 +11,12 @@ def add_arguments(command):
     a("--out", metavar="FILE.html", help="the report, one file that holds everything")
     a("--pdf", metavar="FILE.pdf", help="the same as PDF (needs weasyprint)")
     a("--qgs", metavar="FILE.qgs", help="a QGIS project of the images, maps and objects")
-    a("--run", dest="job", metavar="FILE.xml", help="what the application wrote with -outxml: the files below are then known, and its settings shown")
+    a(
+        "--run",
+        dest="job",
+        metavar="FILE.xml",
+        help="what the application wrote with -outxml: the files below are then known, and its settings shown",
+    )
     a("--log", metavar="FILE", help="what the application printed: times, memory, warnings")
     a("--evaluation", metavar="FILE.json", nargs="+", default=[], help="results of otbcli_ChangeEvaluation, of one mode or several")
     a("--date1", metavar="FILE", nargs="+", help="image of the first date (one file, or its bands)")
@@ -45,12 +50,36 @@ def add_arguments(command):
 
 #: Option, key of the run, several files?
 _BY_RUN = {
-    "SiameseCD": [("date1", "in1", True), ("date2", "in2", True), ("change", "out", False), ("probability", "proba", False), ("sem1", "sem1", False),
-                  ("sem2", "sem2", False), ("confidence", "conf", False), ("objects", "objects", False), ("model", "model", False)],
-    "ChangeLikelihood": [("date1", "in1", True), ("date2", "in2", True), ("score", "out", False), ("change", "change", False), ("pvalue", "pvalue", False),
-                         ("objects", "objects", False), ("model", "model", False)],
-    "TimeSeriesClassify": [("labels", "out", False), ("confidence", "confmap", False), ("valid_dates", "nvalid", False), ("series", "in", True), ("series", "il", True),
-                           ("dates", "dates", False), ("series_mask", "maskl", True), ("model", "model", False)],
+    "SiameseCD": [
+        ("date1", "in1", True),
+        ("date2", "in2", True),
+        ("change", "out", False),
+        ("probability", "proba", False),
+        ("sem1", "sem1", False),
+        ("sem2", "sem2", False),
+        ("confidence", "conf", False),
+        ("objects", "objects", False),
+        ("model", "model", False),
+    ],
+    "ChangeLikelihood": [
+        ("date1", "in1", True),
+        ("date2", "in2", True),
+        ("score", "out", False),
+        ("change", "change", False),
+        ("pvalue", "pvalue", False),
+        ("objects", "objects", False),
+        ("model", "model", False),
+    ],
+    "TimeSeriesClassify": [
+        ("labels", "out", False),
+        ("confidence", "confmap", False),
+        ("valid_dates", "nvalid", False),
+        ("series", "in", True),
+        ("series", "il", True),
+        ("dates", "dates", False),
+        ("series_mask", "maskl", True),
+        ("model", "model", False),
+    ],
 }
 _RASTERS = ("date1", "date2", "change", "probability", "score", "pvalue", "sem1", "sem2", "errors", "labels", "confidence", "valid")
 
@@ -64,11 +93,37 @@ class Given:
         from .runs import Model, Run, read_log
         from .vectors import Objects, read_places
 
-        self.title, self.subtitle, self.bands, self.threshold, self.worst = args.title, args.subtitle, args.bands, args.threshold, args.worst
+        self.title, self.subtitle, self.bands, self.threshold, self.worst = (
+            args.title,
+            args.subtitle,
+            args.bands,
+            args.threshold,
+            args.worst,
+        )
         self.run = Run(args.job) if args.job else None
         self.log = read_log(args.log) if args.log else None
-        names = {k: getattr(args, k) for k in ("date1", "date2", "change", "probability", "score", "pvalue", "sem1", "sem2", "errors", "objects", "labels", "confidence",
-                                                "valid_dates", "series", "dates", "series_mask", "model")}
+        names = {
+            k: getattr(args, k)
+            for k in (
+                "date1",
+                "date2",
+                "change",
+                "probability",
+                "score",
+                "pvalue",
+                "sem1",
+                "sem2",
+                "errors",
+                "objects",
+                "labels",
+                "confidence",
+                "valid_dates",
+                "series",
+                "dates",
+                "series_mask",
+                "model",
+            )
+        }
         if self.run:
             for option, key, several in _BY_RUN[self.run.application]:
                 if names[option] is None and self.run.values(key):
@@ -82,7 +137,9 @@ class Given:
             setattr(self, kind, Raster(names[kind], "--" + kind.replace("valid", "valid-dates")) if names[kind] else None)
         maps = [r for r in (self.labels, self.change, self.probability, self.score, self.errors, self.sem1) if r is not None]
         if not maps:
-            raise complaint("report", "no map", "--run, or --change, --probability, --score or --labels", "See python3 -m otbtorch report --help.")
+            raise complaint(
+                "report", "no map", "--run, or --change, --probability, --score or --labels", "See python3 -m otbtorch report --help."
+            )
         self.main = maps[0]
         for kind in _RASTERS:
             raster = getattr(self, kind)
@@ -131,7 +188,23 @@ class Given:
     def files_of(self, words):
         """[(file, what it is)] of the maps and of the rest."""
         found = []
-        for kind in ("date1", "date2", "series", "change", "probability", "score", "pvalue", "sem1", "sem2", "labels", "confidence", "valid", "errors", "objects", "model"):
+        for kind in (
+            "date1",
+            "date2",
+            "series",
+            "change",
+            "probability",
+            "score",
+            "pvalue",
+            "sem1",
+            "sem2",
+            "labels",
+            "confidence",
+            "valid",
+            "errors",
+            "objects",
+            "model",
+        ):
             files = self._names.get(kind) or []
             for name in [files] if isinstance(files, str) else files[:8]:
                 found.append((name.split("?")[0], words("m_" + kind)))
@@ -149,7 +222,7 @@ def _ensemble(path):
         with open(path, encoding="utf-8") as stream:
             lines = [line.split("#")[0].strip() for line in stream]
     except OSError as error:
-        raise complaint("model", "\"%s\", which cannot be read (%s)" % (path, error.strerror), "a list of models") from error
+        raise complaint("model", '"%s", which cannot be read (%s)' % (path, error.strerror), "a list of models") from error
     return [os.path.join(os.path.dirname(path), line) for line in lines if line]
 
 
@@ -162,9 +235,9 @@ def command(args):
         if not path:
             continue
         if os.path.splitext(path)[1].lower() not in extensions:
-            raise complaint("--" + option, "\"%s\"" % path, "a name that ends in " + extensions[0])
+            raise complaint("--" + option, '"%s"' % path, "a name that ends in " + extensions[0])
         if not os.path.isdir(os.path.dirname(path) or "."):
-            raise complaint("--" + option, "no folder \"%s\"" % os.path.dirname(path), "one that exists", "Create it first.")
+            raise complaint("--" + option, 'no folder "%s"' % os.path.dirname(path), "one that exists", "Create it first.")
     weasyprint = _weasyprint() if args.pdf else None
     _needs(["osgeo", "numpy", "PIL", "matplotlib"] + (["jinja2", "markdown"] if args.out or args.pdf else []))
     from osgeo import gdal
@@ -172,7 +245,7 @@ def command(args):
     gdal.SetCacheMax(64 << 20)  # of blocks that are read once it is no use to keep more
     given = Given(args)
     for path in given.slow():
-        print("note: %s has no pyramids, so that an overview reads much of it; gdaladdo -ro \"%s\" makes this quick" % (path, path))
+        print('note: %s has no pyramids, so that an overview reads much of it; gdaladdo -ro "%s" makes this quick' % (path, path))
     if args.out or args.pdf:
         from . import page
         from .words import Words
@@ -193,8 +266,15 @@ def command(args):
     return 0
 
 
-PACKAGES = {"osgeo": "python3-gdal", "numpy": "python3-numpy", "PIL": "python3-pil", "matplotlib": "python3-matplotlib", "jinja2": "python3-jinja2",
-            "markdown": "python3-markdown", "weasyprint": "weasyprint"}
+PACKAGES = {
+    "osgeo": "python3-gdal",
+    "numpy": "python3-numpy",
+    "PIL": "python3-pil",
+    "matplotlib": "python3-matplotlib",
+    "jinja2": "python3-jinja2",
+    "markdown": "python3-markdown",
+    "weasyprint": "weasyprint",
+}
 
 
 def _needs(modules):
@@ -202,7 +282,9 @@ def _needs(modules):
 
     missing = [PACKAGES[m] for m in modules if importlib.util.find_spec(m) is None]
     if missing:
-        raise ReportError("report: Python lacks %s. Install: apt-get install --no-install-recommends %s" % (", ".join(missing), " ".join(missing)))
+        raise ReportError(
+            "report: Python lacks %s. Install: apt-get install --no-install-recommends %s" % (", ".join(missing), " ".join(missing))
+        )
 
 
 def _weasyprint():

@@ -75,13 +75,25 @@ def _read(path):
         with open(path, encoding="utf-8") as stream:
             data = json.load(stream)
     except OSError as error:
-        raise complaint("evaluation", "\"%s\", which cannot be read (%s)" % (path, error.strerror), "the file that ChangeEvaluation's -out wrote") from error
+        raise complaint(
+            "evaluation", '"%s", which cannot be read (%s)' % (path, error.strerror), "the file that ChangeEvaluation's -out wrote"
+        ) from error
     except ValueError as error:
-        raise complaint("evaluation (%s)" % path, "that it is no JSON (%s)" % error, "the file that ChangeEvaluation's -out wrote") from error
+        raise complaint(
+            "evaluation (%s)" % path, "that it is no JSON (%s)" % error, "the file that ChangeEvaluation's -out wrote"
+        ) from error
     if not isinstance(data, dict) or data.get("format") != FORMAT:
-        raise complaint("evaluation (%s)" % path, "the format %r" % (data.get("format") if isinstance(data, dict) else type(data).__name__), FORMAT,
-                        "Give the file that ChangeEvaluation's -out wrote.")
+        raise complaint(
+            "evaluation (%s)" % path,
+            "the format %r" % (data.get("format") if isinstance(data, dict) else type(data).__name__),
+            FORMAT,
+            "Give the file that ChangeEvaluation's -out wrote.",
+        )
     if data.get("version") != VERSION:
-        raise complaint("evaluation (%s)" % path, "version %r of its layout" % data.get("version"), "version %d" % VERSION,
-                        "It was written by another version of OTBTorch.")
+        raise complaint(
+            "evaluation (%s)" % path,
+            "version %r of its layout" % data.get("version"),
+            "version %d" % VERSION,
+            "It was written by another version of OTBTorch.",
+        )
     return data

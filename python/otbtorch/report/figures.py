@@ -58,8 +58,16 @@ def histogram(words, edges, counts, threshold=None, changed=None, name="", log=T
     if threshold is not None and edges[0] <= threshold <= edges[-1]:
         axes.axvline(threshold, color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
         right = threshold > 0.6 * edges[-1] + 0.4 * edges[0]
-        axes.annotate(words("threshold_at", value=words.number(threshold, 3)), (threshold, 0.9), xycoords=("data", "axes fraction"),
-                      xytext=(-5 if right else 5, 0), textcoords="offset points", ha="right" if right else "left", fontsize=9, color=INK)
+        axes.annotate(
+            words("threshold_at", value=words.number(threshold, 3)),
+            (threshold, 0.9),
+            xycoords=("data", "axes fraction"),
+            xytext=(-5 if right else 5, 0),
+            textcoords="offset points",
+            ha="right" if right else "left",
+            fontsize=9,
+            color=INK,
+        )
     if log:
         axes.set_yscale("log")
         axes.set_ylim(0.7, 6 * max(1, np.max(counts), 0 if changed is None else np.max(changed)))  # room for the label
@@ -130,7 +138,16 @@ def seasons(words, dates, profiles, legend, name):
         good = np.isfinite(p["median"])
         when = [d for d, g in zip(dates, good) if g]
         axes.fill_between(when, p["low"][good], p["high"][good], color=entry.colour, alpha=0.18, linewidth=0)
-        axes.plot(when, p["median"][good], color=entry.colour, linewidth=2.2, linestyle=styles[k // 7 % 4], marker="o", markersize=3, label=entry.label)
+        axes.plot(
+            when,
+            p["median"][good],
+            color=entry.colour,
+            linewidth=2.2,
+            linestyle=styles[k // 7 % 4],
+            marker="o",
+            markersize=3,
+            label=entry.label,
+        )
     axes.xaxis.set_major_locator(AutoDateLocator(minticks=5, maxticks=13))
     axes.xaxis.set_major_formatter(DateFormatter(words("date_axis")))
     _numbers(axes, words, "y")

@@ -106,7 +106,9 @@ class _Page:
             return g.threshold, w("origin_given")
         told = self.evaluation and self.evaluation.threshold
         if told and told.get("value") is not None:
-            origin = {"given": w("origin_given"), "0.5 of a probability": w("origin_half"), "of the file": ""}.get(told.get("origin"), told.get("origin") or "")
+            origin = {"given": w("origin_given"), "0.5 of a probability": w("origin_half"), "of the file": ""}.get(
+                told.get("origin"), told.get("origin") or ""
+            )
             if origin:
                 return told["value"], origin
         if g.score is not None and g.score.metadata("OTBTORCH_THRESHOLD"):
@@ -129,13 +131,18 @@ class _Page:
         if entries is None and raster is self.given.errors:
             entries = ERRORS
         if entries is None and names:
-            entries = [Entry(c["value"], c["name"], "#" + (c.get("color_hint") or PALETTE[k % len(PALETTE)][1:]), True) for k, c in enumerate(names)]
+            entries = [
+                Entry(c["value"], c["name"], "#" + (c.get("color_hint") or PALETTE[k % len(PALETTE)][1:]), True)
+                for k, c in enumerate(names)
+            ]
         if entries is None:
             seen = sorted(v for v in (counts or raster.counts()).pixels)
             if raster is self.given.change and set(seen) <= {0, 1, 255}:
                 entries = [Entry(0, "no change", "#f0f0f0", False), Entry(1, "change", PALETTE[5], True)]
             else:
-                entries = [Entry(v, str(v), PALETTE[k % len(PALETTE)], not (v == 0 and raster is self.given.change)) for k, v in enumerate(seen)]
+                entries = [
+                    Entry(v, str(v), PALETTE[k % len(PALETTE)], not (v == 0 and raster is self.given.change)) for k, v in enumerate(seen)
+                ]
         return {e.value: e._replace(label=self.words.label(re.sub("^(TP|FP|FN|TN): ", "", e.label))) for e in entries}
 
     @property
@@ -172,10 +179,18 @@ class _Page:
         binary = e and e.binary
         if binary:
             many = w("v_pairs", n=len(e.names)) if len(e.names) > 1 else ""
-            for name, key, note in (("f1", "v_f1", many), ("precision", "v_precision", w("v_precision_note")), ("recall", "v_recall", w("v_recall_note"))):
+            for name, key, note in (
+                ("f1", "v_f1", many),
+                ("precision", "v_precision", w("v_precision_note")),
+                ("recall", "v_recall", w("v_recall_note")),
+            ):
                 ends = interval(binary, name)
                 told = w("v_interval", low=w.number(ends[0]), high=w.number(ends[1])) if ends else ""
-                add(w(key), w.number(value(binary, name)), "; ".join(filter(None, [told if name == "f1" else "", note or (told if name != "f1" else "")])))
+                add(
+                    w(key),
+                    w.number(value(binary, name)),
+                    "; ".join(filter(None, [told if name == "f1" else "", note or (told if name != "f1" else "")])),
+                )
         corrected = self._corrected_change()
         if corrected:
             add(w("v_corrected"), *corrected)
@@ -194,18 +209,34 @@ class _Page:
         g, w = self.given, self.words
         total = sum(self.counts.pixels.values())
         metres = sum(self.counts.metres.values()) if self.counts.metres is not None else None
-        cards = [Figure(name=w("v_mapped"), value=w.area(metres) if metres is not None else w.pixels(total),
-                        note=w("v_classes", n=len(self._classes())))]
+        cards = [
+            Figure(
+                name=w("v_mapped"),
+                value=w.area(metres) if metres is not None else w.pixels(total),
+                note=w("v_classes", n=len(self._classes())),
+            )
+        ]
         if total:
             largest = max(self.counts.pixels, key=self.counts.pixels.get)
             cards.append(Figure(name=w("v_largest"), value=w.percent(self.counts.pixels[largest] / total), note=self._name(largest)))
         if g.confidence is not None:
             values, whole = g.confidence.sample()
             if values.size:
-                cards.append(Figure(name=w("v_confidence"), value=w.number(float(values.mean()), 2), note=w("v_confidence_all" if whole else "v_confidence_note")))
+                cards.append(
+                    Figure(
+                        name=w("v_confidence"),
+                        value=w.number(float(values.mean()), 2),
+                        note=w("v_confidence_all" if whole else "v_confidence_note"),
+                    )
+                )
         if g.series:
-            cards.append(Figure(name=w("v_dates"), value=w.integer(len(g.series.dates)),
-                                note=w("v_dates_note", first=w.date(g.series.dates[0]), last=w.date(g.series.dates[-1]))))
+            cards.append(
+                Figure(
+                    name=w("v_dates"),
+                    value=w.integer(len(g.series.dates)),
+                    note=w("v_dates_note", first=w.date(g.series.dates[0]), last=w.date(g.series.dates[-1])),
+                )
+            )
         return cards
 
     def _classes(self):
@@ -254,7 +285,11 @@ class _Page:
             if kind == "errors":
                 legend = self.legend(raster)
                 # What is right recedes.
-                legend = {v: e._replace(shown=v in (1, 2, 3), colour=_lighter(e.colour) if v == 1 else e.colour) for v, e in legend.items() if v <= 3}
+                legend = {
+                    v: e._replace(shown=v in (1, 2, 3), colour=_lighter(e.colour) if v == 1 else e.colour)
+                    for v, e in legend.items()
+                    if v <= 3
+                }
             elif kind in ("change", "labels"):
                 legend = self.map_legend
                 valid = valid & ~(values == getattr(self, "_blank", -1)) if raster.nodata() is None and kind == "change" else valid
@@ -268,7 +303,11 @@ class _Page:
             shown = [Figure(colour=e.colour, label=e.label) for e in legend.values() if e.shown and (kind == "errors" or e.value in there)]
             if not valid.all():
                 shown.append(Figure(colour=pictures.NO_DATA, label=w("nodata")))
-            caption = {"change": w("c_change" if below is not None else "c_change_bare"), "errors": w("c_errors"), "labels": w("c_labels")}.get(kind, w("c_labels"))
+            caption = {
+                "change": w("c_change" if below is not None else "c_change_bare"),
+                "errors": w("c_errors"),
+                "labels": w("c_labels"),
+            }.get(kind, w("c_labels"))
             return picture, shown[:24], None, caption
         colours = {"probability": "inferno", "score": "inferno", "pvalue": "inferno"}.get(kind, "viridis")
         values = self._picture(raster, [1], longest, window)[0]
@@ -284,7 +323,7 @@ class _Page:
             self._ranges = {}
         if kind not in self._ranges:
             good = values.compressed()
-            low, high = (np.percentile(good, [1, 99.5]) if good.size else (0, 1))
+            low, high = np.percentile(good, [1, 99.5]) if good.size else (0, 1)
             if kind == "pvalue":
                 low, high = 0.0, max(4.0, min(6.0, high))
             elif kind == "valid":
@@ -305,8 +344,15 @@ class _Page:
             shown.append(self._figure(self.images[name], w("m_" + name), caption, photo=True, scale=not shown))
         if g.series:
             picture, date = self._clear_date()
-            shown.append(self._figure(picture, w("m_image", date=w.date(date)), w("c_image", bands=" ".join(g.series.bands[(n - 1) % len(g.series.bands)]
-                                      for n in g.series.rgb(0))), photo=True, scale=True))
+            shown.append(
+                self._figure(
+                    picture,
+                    w("m_image", date=w.date(date)),
+                    w("c_image", bands=" ".join(g.series.bands[(n - 1) % len(g.series.bands)] for n in g.series.rgb(0))),
+                    photo=True,
+                    scale=True,
+                )
+            )
         ground = self.images.get("date2")
         for kind in ("change", "probability", "score", "pvalue", "errors", "sem1", "sem2", "labels", "confidence", "valid"):
             raster = getattr(g, kind)
@@ -325,8 +371,17 @@ class _Page:
         if scale:
             share, length = pictures.scale_bar(self.main.width, self.pixel_m)
             bar = Figure(share="%.4g%%" % (100 * share), text=self.words.length(length) if self.pixel_m else self.words.pixels(length))
-        return Figure(src=pictures.uri(picture, photo), alt=alt or self.words("alt_picture", what=title), title=title, caption=caption, legend=list(legend), ramp=ramp,
-                      scale=bar, width=picture.shape[1], height=picture.shape[0])
+        return Figure(
+            src=pictures.uri(picture, photo),
+            alt=alt or self.words("alt_picture", what=title),
+            title=title,
+            caption=caption,
+            legend=list(legend),
+            ramp=ramp,
+            scale=bar,
+            width=picture.shape[1],
+            height=picture.shape[0],
+        )
 
     def _clear_date(self):
         """The image with most valid pixels among those of the middle half of the season."""
@@ -397,7 +452,14 @@ class _Page:
         notes = []
         for place in found:
             values, valid = g.errors.read_integers(1, place.window)
-            notes.append(w("place_errors", fp=w.integer(int((values == 2).sum())), fn=w.integer(int((values == 3).sum())), pixels=w.integer(int(valid.sum()))))
+            notes.append(
+                w(
+                    "place_errors",
+                    fp=w.integer(int((values == 2).sum())),
+                    fn=w.integer(int((values == 3).sum())),
+                    pixels=w.integer(int(valid.sum())),
+                )
+            )
         return self.places(found, w("wrong_text", n=len(found), side=side), notes)
 
     # ------------------------------------------------------------------------------------------------------- accuracy
@@ -411,7 +473,9 @@ class _Page:
             for name in ("two_date", "from_to"):
                 self._table(tables, "g_" + name, (e.semantic or {}).get(name))
             if e.binary:
-                matrices.append(self._matrix(w("confusion"), [w.label(c) for c in e.binary["classes"]], e.binary["matrix"], w("confusion_text")))
+                matrices.append(
+                    self._matrix(w("confusion"), [w.label(c) for c in e.binary["classes"]], e.binary["matrix"], w("confusion_text"))
+                )
             two = (e.semantic or {}).get("two_date")
             if two and two.get("matrix"):
                 matrices.append(self._matrix(w("matrix_two_date"), [w.label(c) for c in two["classes"]], two["matrix"]))
@@ -421,15 +485,27 @@ class _Page:
                 counted = {k: w.integer((e.objects.get(k) or {}).get("count", math.nan)) for k in ("matched", "predicted", "reference")}
                 notes.append(w("objects_match", **counted))
             if e.pixels:
-                notes.append(w("evaluated", evaluated=w.integer(e.pixels.get("evaluated", math.nan)), all=w.integer(e.pixels.get("all", math.nan))))
+                notes.append(
+                    w("evaluated", evaluated=w.integer(e.pixels.get("evaluated", math.nan)), all=w.integer(e.pixels.get("all", math.nan)))
+                )
             side = next((s.get("block") for _, s in e.settings if s.get("block")), None)
             if e.blocks and side and any(r.interval != "–" for t in tables for r in t.rows):
                 notes.append(w("blocks", blocks=w.integer(e.blocks), side=side))
         if not (tables or plots):
             return None
-        beside = matrices.pop(0) if e and e.binary and tables and len(tables) % 3 else None
-        return {"kind": "accuracy", "heading": w("s_accuracy" if e else "h_histogram"), "tables": tables, "beside": beside, "plots": plots, "matrices": matrices, "notes": notes,
-                "pairs": self._pairs()}
+        # The small matrix fills a gap in the grid, if there is one.
+        free = "tables" if len(tables) % 3 else "plots" if sum(not p.wide for p in plots) % 3 else None
+        beside = Figure({free: matrices.pop(0)}) if e and e.binary and free else Figure()
+        return {
+            "kind": "accuracy",
+            "heading": w("s_accuracy" if e else "h_histogram"),
+            "tables": tables,
+            "beside": beside,
+            "plots": plots,
+            "matrices": matrices,
+            "notes": notes,
+            "pairs": self._pairs(),
+        }
 
     def _table(self, tables, key, group):
         found = evaluations.figures(group)
@@ -447,26 +523,48 @@ class _Page:
         shown = []
         for k, row in enumerate(rows):
             total = sum(row)
-            cells = [Figure(text=number(v), shade=round(0.32 * v / total, 3) if total else 0, right=diagonal and i == k) for i, v in enumerate(row)]
+            cells = [
+                Figure(text=number(v), shade=round(0.32 * v / total, 3) if total else 0, right=diagonal and i == k)
+                for i, v in enumerate(row)
+            ]
             shown.append(Figure(name=names[k], cells=cells, total=number(total)))
         bottom = [number(sum(row[i] for row in rows)) for i in range(len(names))]
-        return Figure(title=title, names=names, rows=shown, bottom=bottom, total=number(sum(map(sum, rows))), text=text,
-                      corner=corner or "%s \\ %s" % (self.words("map_says"), self.words("reference_says")))
+        return Figure(
+            title=title,
+            names=names,
+            rows=shown,
+            bottom=bottom,
+            total=number(sum(map(sum, rows))),
+            text=text,
+            corner=corner or "%s \\ %s" % (self.words("map_says"), self.words("reference_says")),
+        )
 
     def _pairs(self):
         w, e = self.words, self.evaluation
         if not e or not e.pairs:
             return None
-        columns = [(g, n) for g, names in (("binary", ("precision", "recall", "f1", "iou", "kappa")), ("score", ("auroc", "ap", "best_f1")), ("objects", ("f1",)))
-                   for n in names if value(e.groups.get(g), n) is not None]
+        columns = [
+            (g, n)
+            for g, names in (
+                ("binary", ("precision", "recall", "f1", "iou", "kappa")),
+                ("score", ("auroc", "ap", "best_f1")),
+                ("objects", ("f1",)),
+            )
+            for n in names
+            if value(e.groups.get(g), n) is not None
+        ]
         line = lambda metrics: [w.number(value((metrics or {}).get(g), n)) for g, n in columns]  # noqa: E731
         heads = [self._figure_name(n) if g != "objects" else "%s (%s)" % (self._figure_name(n), w("g_objects")) for g, n in columns]
-        return Figure(heads=heads, rows=[Figure(name=p.get("name", ""), cells=line(p.get("metrics"))) for p in e.pairs], pooled=line(e.groups))
+        return Figure(
+            heads=heads, rows=[Figure(name=p.get("name", ""), cells=line(p.get("metrics"))) for p in e.pairs], pooled=line(e.groups)
+        )
 
     def plots(self):
         g, w, e = self.given, self.words, self.evaluation
         plots = []
-        add = lambda key, src, caption: plots.append(Figure(src=src, title=w(key), caption=caption, wide=key == "h_histogram", alt=w("alt_plot", what=w(key) + ". " + caption)))  # noqa: E731
+        add = lambda key, src, caption: plots.append(
+            Figure(src=src, title=w(key), caption=caption, wide=key == "h_histogram", alt=w("alt_plot", what=w(key) + ". " + caption))
+        )  # noqa: E731
         score = e and e.score
         drawn = g.probability if g.probability is not None else g.score
         name = w("m_probability" if g.probability is not None else "m_score").lower()
@@ -478,7 +576,11 @@ class _Page:
             last = _tail(no + yes)
             if drawn is None:
                 name = w("m_probability" if e.calibration else "m_score").lower()
-            add("h_histogram", figures.histogram(w, edges[:last + 1], no[:last], self.threshold, yes[:last], name), w("c_histogram_classes") + " " + line)
+            add(
+                "h_histogram",
+                figures.histogram(w, edges[: last + 1], no[:last], self.threshold, yes[:last], name),
+                w("c_histogram_classes") + " " + line,
+            )
         elif drawn is not None:
             values, whole = drawn.sample()
             if values.size:
@@ -498,9 +600,16 @@ class _Page:
             if None not in curve["tpr"] and curve["tpr"]:
                 if None not in curve["fpr"]:
                     add("h_roc", figures.roc(w, curve["fpr"], curve["tpr"], at_roc), w("c_roc", auroc=w.number(value(score, "auroc"))))
-                add("h_pr", figures.precision_recall(w, curve["tpr"], curve["precision"], value(score, "prevalence"), at_pr),
-                    w("c_pr", ap=w.number(value(score, "ap"))))
-        bins = [(b["mean_probability"], b["observed"], b["count"]) for b in ((e and e.calibration) or {}).get("reliability", []) if b.get("count")]
+                add(
+                    "h_pr",
+                    figures.precision_recall(w, curve["tpr"], curve["precision"], value(score, "prevalence"), at_pr),
+                    w("c_pr", ap=w.number(value(score, "ap"))),
+                )
+        bins = [
+            (b["mean_probability"], b["observed"], b["count"])
+            for b in ((e and e.calibration) or {}).get("reliability", [])
+            if b.get("count")
+        ]
         if bins:
             add("h_reliability", figures.reliability(w, bins), w("c_reliability"))
         return plots
@@ -524,8 +633,16 @@ class _Page:
                 metres = self.counts.metres[v] if whole is not None else None
                 part = metres / whole if whole else self.counts.pixels[v] / max(1, total)
                 entry = self.map_legend.get(v)
-                rows.append(Figure(colour=entry.colour if entry and entry.shown else None, name=self._name(v), pixels=w.integer(self.counts.pixels[v]),
-                                   area=w.area(metres) if metres is not None else None, share=w.percent(part), part=round(100 * part, 2)))
+                rows.append(
+                    Figure(
+                        colour=entry.colour if entry and entry.shown else None,
+                        name=self._name(v),
+                        pixels=w.integer(self.counts.pixels[v]),
+                        area=w.area(metres) if metres is not None else None,
+                        share=w.percent(part),
+                        part=round(100 * part, 2),
+                    )
+                )
             table = Figure(rows=rows, metres=whole is not None, text=w("areas_text" if self.counts.whole else "areas_sampled"))
             transitions = self._transitions(values)
         corrected = self._areas_corrected()
@@ -551,7 +668,15 @@ class _Page:
         take = (lambda v: self.counts.metres.get(v, 0) / 1e4) if metres else (lambda v: self.counts.pixels.get(v, 0))
         rows = [[take(1 + i * k + j) for j in range(k)] for i in range(k)]
         number = w.hectares if metres else w.integer
-        return self._matrix(w("transitions"), names, rows, w("transitions_text", unit=w("unit_ha" if metres else "unit_pixels")), number, w("from_to_corner"), False)
+        return self._matrix(
+            w("transitions"),
+            names,
+            rows,
+            w("transitions_text", unit=w("unit_ha" if metres else "unit_pixels")),
+            number,
+            w("from_to_corner"),
+            False,
+        )
 
     def _areas_corrected(self):
         areas, w = self.evaluation and self.evaluation.areas, self.words
@@ -569,9 +694,15 @@ class _Page:
         for c in areas.get("classes", []):
             metres = c.get("area_m2")
             name = w.label({"0": "no change", "1": "change"}.get(c["name"], c["name"])) if len(areas["classes"]) == 2 else c["name"]
-            rows.append(Figure(name=name, mapped=w.area(c["mapped_pixels"] * unit) if metres and unit else w.pixels(c["mapped_pixels"]),
-                               estimated=told(metres, w.area) if metres else told(c.get("area_pixels"), w.pixels),
-                               users=told(c.get("users_accuracy"), w.number), producers=told(c.get("producers_accuracy"), w.number)))
+            rows.append(
+                Figure(
+                    name=name,
+                    mapped=w.area(c["mapped_pixels"] * unit) if metres and unit else w.pixels(c["mapped_pixels"]),
+                    estimated=told(metres, w.area) if metres else told(c.get("area_pixels"), w.pixels),
+                    users=told(c.get("users_accuracy"), w.number),
+                    producers=told(c.get("producers_accuracy"), w.number),
+                )
+            )
         return Figure(rows=rows, text=w("corrected_text", n=w.integer(areas.get("labelled", math.nan))))
 
     def season(self):
@@ -580,7 +711,9 @@ class _Page:
             return None
         found = season.profiles(g.series, g.labels, g.validity, g.validity_kind)
         legend = {v: self.map_legend.get(v) or Entry(v, str(v), PALETTE[k % len(PALETTE)], True) for k, v in enumerate(found["classes"])}
-        classes = {v: p for v, p in found["classes"].items() if not (v == 0 and 0 not in self.map_legend) and np.isfinite(p["median"]).any()}
+        classes = {
+            v: p for v, p in found["classes"].items() if not (v == 0 and 0 not in self.map_legend) and np.isfinite(p["median"]).any()
+        }
         if not classes:
             return None
         src = figures.seasons(w, found["dates"], classes, legend, found["name"])
@@ -604,12 +737,22 @@ class _Page:
         if o.count() == 0:
             return {"kind": "objects", "text": w("objects_none"), "groups": []}
         pixels, metres = o.area()
-        text = w("objects_text", n=w.integer(o.count()), area=w.area(metres) if metres is not None else w.pixels(pixels),
-                 median=self._object_area(float(np.median(o.areas()))))
+        text = w(
+            "objects_text",
+            n=w.integer(o.count()),
+            area=w.area(metres) if metres is not None else w.pixels(pixels),
+            median=self._object_area(float(np.median(o.areas()))),
+        )
         groups = [Figure(title=w("o_largest"), text=w("o_largest_text"), objects=[self._object(f) for f in o.largest(OBJECTS)])]
         doubtful = o.doubtful(OBJECTS, self.threshold)
         if doubtful:
-            groups.append(Figure(title=w("o_doubtful"), text=w("o_doubtful_text" if o.mean else "o_doubtful_pvalue"), objects=[self._object(f) for f in doubtful]))
+            groups.append(
+                Figure(
+                    title=w("o_doubtful"),
+                    text=w("o_doubtful_text" if o.mean else "o_doubtful_pvalue"),
+                    objects=[self._object(f) for f in doubtful],
+                )
+            )
         return {"kind": "objects", "text": text, "groups": groups}
 
     def _object(self, feature):
@@ -623,7 +766,14 @@ class _Page:
             if raster is not None:
                 picture = pictures.enlarged(self.stretch[kind](raster.picture(self.rgb[kind], OBJECT, window)), 2 * OBJECT)
                 picture = pictures.outlined(picture, window, vectors.rings(geometry), r)
-                tiles.append(Figure(src=pictures.uri(picture, True), alt=w("alt_object", id=number, what=w("m_" + kind)), width=picture.shape[1], height=picture.shape[0]))
+                tiles.append(
+                    Figure(
+                        src=pictures.uri(picture, True),
+                        alt=w("alt_object", id=number, what=w("m_" + kind)),
+                        width=picture.shape[1],
+                        height=picture.shape[0],
+                    )
+                )
         facts = [self._object_area(o.get(feature, "area_px"), o.get(feature, "area_m2"))]
         if o.get(feature, "from"):
             facts.insert(0, "%s → %s" % (w.label(o.get(feature, "from")), w.label(o.get(feature, "to"))))
@@ -671,25 +821,55 @@ class _Page:
             if os.path.exists(name):
                 when = datetime.datetime.fromtimestamp(os.path.getmtime(name), datetime.timezone.utc).date()
                 files.append(Figure(name=name, what=title, size=w.bytes(os.path.getsize(name)), date=w.date(when)))
-        return {"kind": "run", "tables": tables, "facts": facts, "warnings": log["warnings"] if log else [], "log": log["text"] if log else "",
-                "versions": versions.items(), "files": files}
+        return {
+            "kind": "run",
+            "tables": tables,
+            "facts": facts,
+            "warnings": log["warnings"] if log else [],
+            "log": log["text"] if log else "",
+            "versions": versions.items(),
+            "files": files,
+        }
 
     def models(self):
         w, shown = self.words, []
         for model in self.given.models:
             p = model.properties
             tiling, calibration, made = (p.get("otb:" + k) or {} for k in ("tiling", "calibration", "provenance"))
-            rows = [(w("model_name"), p.get("mlm:name")), (w("model_architecture"), p.get("mlm:architecture")), (w("model_task"), p.get("otb:task")),
-                    (w("model_bands"), " ".join(map(str, model.bands())))]
+            rows = [
+                (w("model_name"), p.get("mlm:name")),
+                (w("model_architecture"), p.get("mlm:architecture")),
+                (w("model_task"), p.get("otb:task")),
+                (w("model_bands"), " ".join(map(str, model.bands()))),
+            ]
             if tiling.get("unit") == "pixel":
                 rows.append((w("model_tiling"), w("model_pixel", window=tiling.get("window", 1))))
             elif tiling.get("patch"):
-                rows.append((w("model_tiling"), w("model_patch", patch=tiling["patch"], halo=tiling.get("halo", 0), blend=tiling.get("blend", "crop"))))
+                rows.append(
+                    (
+                        w("model_tiling"),
+                        w("model_patch", patch=tiling["patch"], halo=tiling.get("halo", 0), blend=tiling.get("blend", "crop")),
+                    )
+                )
             if p.get("otb:task") == "change-detection":
-                rows.append((w("model_calibration"), w("model_temperature", temperature=w.number(calibration.get("temperature", 1.0), 3),
-                                                       threshold=w.number(calibration.get("threshold", 0.5), 3))))
+                rows.append(
+                    (
+                        w("model_calibration"),
+                        w(
+                            "model_temperature",
+                            temperature=w.number(calibration.get("temperature", 1.0), 3),
+                            threshold=w.number(calibration.get("threshold", 0.5), 3),
+                        ),
+                    )
+                )
             rows += [(w("model_training"), made.get("training_data")), (w("model_license"), made.get("license"))]
-            shown.append(Figure(file=os.path.basename(model.path), rows=[Figure(name=n, value=v) for n, v in rows if v], card=card_html(model.card) if model.card else None))
+            shown.append(
+                Figure(
+                    file=os.path.basename(model.path),
+                    rows=[Figure(name=n, value=v) for n, v in rows if v],
+                    card=card_html(model.card) if model.card else None,
+                )
+            )
         return {"kind": "models", "models": shown} if shown else None
 
 
@@ -760,5 +940,10 @@ def render(context):
     import jinja2
 
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("otbtorch.report", "templates"), autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+        loader=jinja2.PackageLoader("otbtorch.report", "templates"),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
     return environment.get_template("report.html.j2").render(**context)

@@ -36,7 +36,9 @@ def write(path, given, words):
             name = words("m_" + kind)
             make = _objects if kind == "objects" else _image if kind in IMAGES else _map
             layers.append(make(kind, raster, name, folder, path, given))
-    root = ElementTree.Element("qgis", projectname=given.title or words("title_series" if given.labels is not None else "title_change"), version=VERSION)
+    root = ElementTree.Element(
+        "qgis", projectname=given.title or words("title_series" if given.labels is not None else "title_change"), version=VERSION
+    )
     _Sub(root, "title").text = root.get("projectname")
     _crs(_Sub(root, "projectCrs"), given.main.reference)
     _tree(root, layers, words)
@@ -64,8 +66,17 @@ def _relative(path, folder):
 
 def _layer(kind, source, name, folder, reference, provider):
     made = "%s_%s" % (kind, str(uuid.uuid5(_NAMESPACE, kind + source)).replace("-", "_"))
-    xml = ElementTree.Element("maplayer", {"type": "vector" if provider == "ogr" else "raster", "autoRefreshEnabled": "0", "autoRefreshTime": "0",
-                                           "refreshOnNotifyEnabled": "0", "hasScaleBasedVisibilityFlag": "0", "styleCategories": "AllStyleCategories"})
+    xml = ElementTree.Element(
+        "maplayer",
+        {
+            "type": "vector" if provider == "ogr" else "raster",
+            "autoRefreshEnabled": "0",
+            "autoRefreshTime": "0",
+            "refreshOnNotifyEnabled": "0",
+            "hasScaleBasedVisibilityFlag": "0",
+            "styleCategories": "AllStyleCategories",
+        },
+    )
     _Sub(xml, "id").text = made
     _Sub(xml, "datasource").text = source
     _Sub(xml, "layername").text = name
@@ -101,23 +112,57 @@ def _map(kind, raster, name, folder, path, given):
             _Sub(palette, "paletteEntry", value=str(e.value), label=e.label, color=e.colour, alpha="0" if hidden else "255")
     else:
         values = raster.picture([1], 512)[0].compressed()
-        low, high = (0.0, 1.0) if kind in ("probability", "confidence") else tuple(np.percentile(values, [1, 99.5])) if values.size else (0.0, 1.0)
-        _ramp(pipe, float("%.3g" % low), float("%.3g" % max(high, low + 1e-6)), "inferno" if kind in ("probability", "score", "pvalue") else "viridis")
+        low, high = (
+            (0.0, 1.0) if kind in ("probability", "confidence") else tuple(np.percentile(values, [1, 99.5])) if values.size else (0.0, 1.0)
+        )
+        _ramp(
+            pipe,
+            float("%.3g" % low),
+            float("%.3g" % max(high, low + 1e-6)),
+            "inferno" if kind in ("probability", "score", "pvalue") else "viridis",
+        )
     return layer
 
 
 def _ramp(pipe, low, high, colours):
     import matplotlib
 
-    renderer = _Sub(pipe, "rasterrenderer", type="singlebandpseudocolor", band="1", opacity="1", alphaBand="-1", nodataColor="",
-                    classificationMin=repr(low), classificationMax=repr(high))
-    shader = _Sub(_Sub(renderer, "rastershader"), "colorrampshader", colorRampType="INTERPOLATED", classificationMode="1", clip="0", minimumValue=repr(low),
-                  maximumValue=repr(high), labelPrecision="4")
+    renderer = _Sub(
+        pipe,
+        "rasterrenderer",
+        type="singlebandpseudocolor",
+        band="1",
+        opacity="1",
+        alphaBand="-1",
+        nodataColor="",
+        classificationMin=repr(low),
+        classificationMax=repr(high),
+    )
+    shader = _Sub(
+        _Sub(renderer, "rastershader"),
+        "colorrampshader",
+        colorRampType="INTERPOLATED",
+        classificationMode="1",
+        clip="0",
+        minimumValue=repr(low),
+        maximumValue=repr(high),
+        labelPrecision="4",
+    )
     for k in range(9):
         colour = "#%02x%02x%02x" % tuple(int(255 * v) for v in matplotlib.colormaps[colours](k / 8)[:3])
         v = low + (high - low) * k / 8
         _Sub(shader, "item", value=repr(v), color=colour, alpha="255", label="%.4g" % v)
-    _Sub(shader, "rampLegendSettings", useContinuousLegend="1", minimumLabel="", maximumLabel="", prefix="", suffix="", direction="0", orientation="2")
+    _Sub(
+        shader,
+        "rampLegendSettings",
+        useContinuousLegend="1",
+        minimumLabel="",
+        maximumLabel="",
+        prefix="",
+        suffix="",
+        direction="0",
+        orientation="2",
+    )
 
 
 def _image(kind, raster, name, folder, path, given):
@@ -136,11 +181,29 @@ def _image(kind, raster, name, folder, path, given):
     stretch = pictures.Stretch([values])
     pipe = _Sub(layer["xml"], "pipe")
     if len(numbers) < 3:
-        renderer = _Sub(pipe, "rasterrenderer", type="singlebandgray", grayBand=str(inside[0]), gradient="BlackToWhite", opacity="1", alphaBand="-1", nodataColor="")
+        renderer = _Sub(
+            pipe,
+            "rasterrenderer",
+            type="singlebandgray",
+            grayBand=str(inside[0]),
+            gradient="BlackToWhite",
+            opacity="1",
+            alphaBand="-1",
+            nodataColor="",
+        )
         _contrast(renderer, "contrastEnhancement", stretch.low[0], stretch.high[0])
         return layer
-    renderer = _Sub(pipe, "rasterrenderer", type="multibandcolor", redBand=str(inside[0]), greenBand=str(inside[1]), blueBand=str(inside[2]), opacity="1",
-                    alphaBand="-1", nodataColor="")
+    renderer = _Sub(
+        pipe,
+        "rasterrenderer",
+        type="multibandcolor",
+        redBand=str(inside[0]),
+        greenBand=str(inside[1]),
+        blueBand=str(inside[2]),
+        opacity="1",
+        alphaBand="-1",
+        nodataColor="",
+    )
     for k, colour in enumerate(("red", "green", "blue")):
         _contrast(renderer, colour + "ContrastEnhancement", stretch.low[k], stretch.high[k])
     return layer
@@ -173,7 +236,9 @@ def _join(origins, path):
     except (RuntimeError, OSError, ElementTree.ParseError) as error:
         if os.path.exists(part):
             os.unlink(part)
-        raise complaint("--qgs", "that \"%s\" cannot be written (%s)" % (path, error), "bands on one projection, and a folder in which you may write") from error
+        raise complaint(
+            "--qgs", 'that "%s" cannot be written (%s)' % (path, error), "bands on one projection, and a folder in which you may write"
+        ) from error
 
 
 def _contrast(renderer, tag, low, high):
@@ -199,8 +264,15 @@ def _objects(kind, objects, name, folder, path, given):
     fill = _Sub(symbol, "layer", {"class": "SimpleFill", "enabled": "1", "locked": "0", "pass": "0"})
     options = _Sub(fill, "Option", type="Map")
     colour = ",".join(map(str, rgb(pictures.OUTLINE)))
-    for key, text in (("color", colour + ",90"), ("style", "solid"), ("joinstyle", "miter"), ("outline_color", colour + ",255"), ("outline_style", "solid"),
-                      ("outline_width", "0.4"), ("outline_width_unit", "MM")):
+    for key, text in (
+        ("color", colour + ",90"),
+        ("style", "solid"),
+        ("joinstyle", "miter"),
+        ("outline_color", colour + ",255"),
+        ("outline_style", "solid"),
+        ("outline_width", "0.4"),
+        ("outline_width_unit", "MM"),
+    ):
         _Sub(options, "Option", name=key, type="QString", value=text)
         _Sub(fill, "prop", k=key, v=text)
     return layer
@@ -216,9 +288,19 @@ def _tree(root, layers, words):
         group = _Sub(top, "layer-tree-group", name=words(title), checked="Qt::Checked", expanded="1")
         for layer in members:
             shown = layer["kind"] in SHOWN
-            _Sub(group, "layer-tree-layer", id=layer["id"], name=layer["name"], source=layer["source"], providerKey=layer["provider"],
-                 checked="Qt::Checked" if shown else "Qt::Unchecked", expanded="1" if shown and layer["kind"] not in IMAGES else "0",
-                 legend_exp="", patch_size="-1,-1", legend_split_behavior="0")
+            _Sub(
+                group,
+                "layer-tree-layer",
+                id=layer["id"],
+                name=layer["name"],
+                source=layer["source"],
+                providerKey=layer["provider"],
+                checked="Qt::Checked" if shown else "Qt::Unchecked",
+                expanded="1" if shown and layer["kind"] not in IMAGES else "0",
+                legend_exp="",
+                patch_size="-1,-1",
+                legend_split_behavior="0",
+            )
     custom = _Sub(top, "custom-order", enabled="0")
     for layer in layers:
         _Sub(custom, "item").text = layer["id"]
@@ -230,13 +312,22 @@ def _canvas(root, given):
     canvas = _Sub(root, "mapcanvas", name="theMapCanvas", annotationsVisible="1")
     units = "unknown"
     if raster.reference is not None:
-        units = "degrees" if raster.reference.IsGeographic() else "meters" if abs(raster.reference.GetLinearUnits() - 1) < 1e-9 else "unknown"
+        units = (
+            "degrees" if raster.reference.IsGeographic() else "meters" if abs(raster.reference.GetLinearUnits() - 1) < 1e-9 else "unknown"
+        )
     _Sub(canvas, "units").text = units
     extent = _Sub(canvas, "extent")
-    ends = {"xmin": min(c[0] for c in corners), "ymin": min(c[1] for c in corners), "xmax": max(c[0] for c in corners), "ymax": max(c[1] for c in corners)}
+    ends = {
+        "xmin": min(c[0] for c in corners),
+        "ymin": min(c[1] for c in corners),
+        "xmax": max(c[0] for c in corners),
+        "ymax": max(c[1] for c in corners),
+    }
     for tag, end in ends.items():
         _Sub(extent, tag).text = repr(float(end))
-    whole = _Sub(_Sub(root, "ProjectViewSettings", UseProjectScales="0"), "DefaultViewExtent", {tag: repr(float(end)) for tag, end in ends.items()})
+    whole = _Sub(
+        _Sub(root, "ProjectViewSettings", UseProjectScales="0"), "DefaultViewExtent", {tag: repr(float(end)) for tag, end in ends.items()}
+    )
     _crs(whole, raster.reference)
     _Sub(canvas, "rotation").text = "0"
     _crs(_Sub(canvas, "destinationsrs"), raster.reference)

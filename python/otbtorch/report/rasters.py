@@ -38,8 +38,12 @@ class Entry(collections.namedtuple("Entry", "value label colour shown")):
 
 
 #: What ChangeEvaluation's map of errors holds.
-ERRORS = [Entry(0, "no change", "#f0f0f0", False), Entry(1, "change found", "#009E73", True), Entry(2, "false alarm", "#D55E00", True),
-          Entry(3, "change missed", "#0072B2", True)]
+ERRORS = [
+    Entry(0, "no change", "#f0f0f0", False),
+    Entry(1, "change found", "#009E73", True),
+    Entry(2, "false alarm", "#D55E00", True),
+    Entry(3, "change missed", "#0072B2", True),
+]
 
 
 def split_name(name):
@@ -111,8 +115,11 @@ class Raster:
         """Complains unless the grid is that of another raster."""
         if not self.same_grid(other):
             raise complaint(
-                "%s (%s)" % (self.option, self.path), _grid_text(self), "%s as %s (%s)" % (_grid_text(other), other.option, other.path),
-                "Bring it onto that grid first (otbcli_Superimpose, gdalwarp).")
+                "%s (%s)" % (self.option, self.path),
+                _grid_text(self),
+                "%s as %s (%s)" % (_grid_text(other), other.option, other.path),
+                "Bring it onto that grid first (otbcli_Superimpose, gdalwarp).",
+            )
         return self
 
     def onto(self, other):
@@ -125,16 +132,31 @@ class Raster:
             transform, reference = dataset.GetGeoTransform(can_return_null=True), dataset.GetSpatialRef()
             if transform is None or other.transform is None or bool(reference) != bool(other.reference):
                 raise complaint(
-                    "%s (%s)" % (self.option, self.path), "%d x %d pixels" % (dataset.RasterXSize, dataset.RasterYSize),
-                    _grid_text(other) + " as " + other.option, "Without georeference images are not laid upon each other.")
+                    "%s (%s)" % (self.option, self.path),
+                    "%d x %d pixels" % (dataset.RasterXSize, dataset.RasterYSize),
+                    _grid_text(other) + " as " + other.option,
+                    "Without georeference images are not laid upon each other.",
+                )
             t = other.transform
             corners = [(t[0] + x * t[1] + y * t[2], t[3] + x * t[4] + y * t[5]) for x in (0, other.width) for y in (0, other.height)]
             wkt = other.reference.ExportToWkt() if other.reference else None
             if t[2] or t[4]:
                 raise complaint(self.option, "a grid that differs from a turned one", "the grid of " + other.option)
             seen[dataset] = gdal.Warp(
-                "", dataset, format="VRT", width=other.width, height=other.height, dstSRS=wkt, resampleAlg="bilinear",
-                outputBounds=(min(c[0] for c in corners), min(c[1] for c in corners), max(c[0] for c in corners), max(c[1] for c in corners)))
+                "",
+                dataset,
+                format="VRT",
+                width=other.width,
+                height=other.height,
+                dstSRS=wkt,
+                resampleAlg="bilinear",
+                outputBounds=(
+                    min(c[0] for c in corners),
+                    min(c[1] for c in corners),
+                    max(c[0] for c in corners),
+                    max(c[1] for c in corners),
+                ),
+            )
         self._kept = self.datasets  # a virtual file does not keep its source
         self.bands = [(seen[dataset], number) for dataset, number in self.bands]
         self.width, self.height, self.transform, self.reference = other.width, other.height, other.transform, other.reference
@@ -246,14 +268,13 @@ class Raster:
             return lambda y: area
         if not self.reference.IsGeographic():
             return None
-        a, f = self.reference.GetSemiMajor(), 1 / (self.reference.GetInvFlattening() or math.inf)
-        e2, unit = f * (2 - f), self.reference.GetAngularUnits()
+        a, (unit, e2) = self.reference.GetSemiMajor(), self._ellipsoid()
 
         def area_of(y):
             # Radii of curvature along the meridian and across it.
             latitude = (t[3] + (self.width / 2) * t[4] + (y + 0.5) * t[5]) * unit
             w2 = 1 - e2 * math.sin(latitude) ** 2
-            return cell * unit ** 2 * a ** 2 * (1 - e2) / w2 ** 2 * math.cos(latitude)
+            return cell * unit**2 * a**2 * (1 - e2) / w2**2 * math.cos(latitude)
 
         return area_of
 
@@ -272,8 +293,9 @@ class Raster:
                     if area_of:
                         metres[value] += n * area_of(y)
         scale = self.width * self.height / max(1, seen)
-        return Counts({v: n * scale for v, n in sorted(pixels.items())},
-                      {v: m * scale for v, m in sorted(metres.items())} if area_of else None, whole)
+        return Counts(
+            {v: n * scale for v, n in sorted(pixels.items())}, {v: m * scale for v, m in sorted(metres.items())} if area_of else None, whole
+        )
 
     def to_map(self, column, row):
         t = self.transform or (0, 1, 0, 0, 0, 1)
@@ -305,14 +327,20 @@ class Raster:
         return osr.CoordinateTransformation(world, here).TransformPoint(longitude, latitude)[:2]
 
     def pixel_size_m(self):
-        """Width of a pixel in metres, or None."""
-        area = self.pixel_areas()
-        if area is None:
+        """Width of a pixel in metres (on geographic grids in the middle), or None."""
+        if self.pixel_areas() is None:
             return None
         t = self.transform
         if self.reference.IsProjected():
             return math.hypot(t[1], t[4]) * self.reference.GetLinearUnits()
-        return math.sqrt(area(self.height / 2) * abs(t[1] / t[5])) if t[5] else None
+        unit, e2 = self._ellipsoid()
+        latitude = self.to_map(self.width / 2, self.height / 2)[1] * unit
+        return abs(t[1]) * unit * self.reference.GetSemiMajor() * math.cos(latitude) / math.sqrt(1 - e2 * math.sin(latitude) ** 2)
+
+    def _ellipsoid(self):
+        """(radians of the angular unit, square of the eccentricity)."""
+        f = 1 / (self.reference.GetInvFlattening() or math.inf)
+        return self.reference.GetAngularUnits(), f * (2 - f)
 
     def around(self, column, row, side):
         """The square window of a side around a pixel, moved to lie within the raster."""
@@ -334,10 +362,13 @@ def _open(path, option):
         dataset = gdal.OpenEx(path, gdal.OF_RASTER | gdal.OF_READONLY)
     except RuntimeError as error:
         there = os.path.exists(path)
-        raise complaint(option, "\"%s\", which %s" % (path, "GDAL cannot read (%s)" % error if there else "does not exist"),
-                        "an image file") from error
+        raise complaint(
+            option, '"%s", which %s' % (path, "GDAL cannot read (%s)" % error if there else "does not exist"), "an image file"
+        ) from error
     if dataset.RasterCount == 0:
-        raise complaint(option, "\"%s\", which holds no bands of its own" % path, "an image", "Name one of its subdatasets (gdalinfo lists them).")
+        raise complaint(
+            option, '"%s", which holds no bands of its own' % path, "an image", "Name one of its subdatasets (gdalinfo lists them)."
+        )
     return dataset
 
 
@@ -361,7 +392,11 @@ def _grid_text(raster):
     text = "%d x %d pixels" % (raster.width, raster.height)
     if raster.transform:
         text += ", origin %.10g %.10g, pixels of %.6g x %.6g" % (
-            raster.transform[0], raster.transform[3], raster.transform[1], raster.transform[5])
+            raster.transform[0],
+            raster.transform[3],
+            raster.transform[1],
+            raster.transform[5],
+        )
     return text
 
 
@@ -369,7 +404,7 @@ def _by_row(values, valid, window, each_row):
     """Counts of values, of the window or (geographic grids) row by row: ([(value, n)], row)."""
     rows = [(values, valid, window.y)]
     if each_row:
-        rows = [(values[k:k + 1], valid[k:k + 1], window.y + k) for k in range(window.height)]
+        rows = [(values[k : k + 1], valid[k : k + 1], window.y + k) for k in range(window.height)]
     for v, good, y in rows:
         if v.dtype.kind == "u" and v.dtype.itemsize <= 2:
             n = np.bincount(v.ravel() if good.all() else v[good], minlength=1)
@@ -377,7 +412,9 @@ def _by_row(values, valid, window, each_row):
         else:
             found, n = np.unique(v[good], return_counts=True)
             if len(found) > 4096:
-                raise complaint("a map of classes", "more than 4096 different values", "classes", "Is it a score? Give it as -probability or -score.")
+                raise complaint(
+                    "a map of classes", "more than 4096 different values", "classes", "Is it a score? Give it as -probability or -score."
+                )
             yield [(int(k) if float(k).is_integer() else float(k), int(c)) for k, c in zip(found, n)], y
 
 
@@ -406,4 +443,4 @@ def _file_legend(band):
 
 def rgb(colour):
     """(red, green, blue) 0 to 255 of ``#rrggbb``."""
-    return tuple(int(colour[k:k + 2], 16) for k in (1, 3, 5))
+    return tuple(int(colour[k : k + 2], 16) for k in (1, 3, 5))

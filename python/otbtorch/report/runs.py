@@ -20,14 +20,14 @@ class Run:
         try:
             root = ElementTree.parse(path).getroot()
         except OSError as error:
-            raise complaint("run", "\"%s\", which cannot be read (%s)" % (path, error.strerror), "the file that -outxml wrote") from error
+            raise complaint("run", '"%s", which cannot be read (%s)' % (path, error.strerror), "the file that -outxml wrote") from error
         except ElementTree.ParseError as error:
             raise complaint("run (%s)" % path, "that it is no XML (%s)" % error, "the file that -outxml wrote") from error
         application = root.find("application")
         self.path = path
         self.application = application.findtext("name", "").strip() if application is not None else ""
         if self.application not in APPLICATIONS:
-            raise complaint("run (%s)" % path, "the application \"%s\"" % self.application, "one of " + ", ".join(APPLICATIONS))
+            raise complaint("run (%s)" % path, 'the application "%s"' % self.application, "one of " + ", ".join(APPLICATIONS))
         self.otb = root.findtext("version", "").strip()
         self.parameters = []
         for p in application.iter("parameter"):
@@ -53,13 +53,30 @@ class Run:
                 return os.path.join(folder, name)
         if os.path.exists(os.path.join(beside, os.path.basename(path))):
             return os.path.join(beside, os.path.basename(name))
-        raise complaint("run (%s)" % self.path, "%s \"%s\", which is not there" % (key, path), "the files of the run",
-                        "Run this from the folder in which the application ran, or name the file by its own option.")
+        raise complaint(
+            "run (%s)" % self.path,
+            '%s "%s", which is not there' % (key, path),
+            "the files of the run",
+            "Run this from the folder in which the application ran, or name the file by its own option.",
+        )
 
 
 _LINE = re.compile(r"^(\d{4}-\d\d-\d\d \d\d:\d\d:\d\d) \((\w+)\)(?: (\w+))?: (.*)$")
 # What the applications say of machine, work and time.
-_TOLD = ("Device", "Batch", "Patches", "Pixels", "Memory", "Time", "Threshold", "Change where", "Model", "Estimator", "Wrote", "Calibration")
+_TOLD = (
+    "Device",
+    "Batch",
+    "Patches",
+    "Pixels",
+    "Memory",
+    "Time",
+    "Threshold",
+    "Change where",
+    "Model",
+    "Estimator",
+    "Wrote",
+    "Calibration",
+)
 
 
 def read_log(path):
@@ -68,7 +85,7 @@ def read_log(path):
         with open(path, encoding="utf-8", errors="replace") as stream:
             text = stream.read(4 << 20)
     except OSError as error:
-        raise complaint("log", "\"%s\", which cannot be read (%s)" % (path, error.strerror), "what the application printed") from error
+        raise complaint("log", '"%s", which cannot be read (%s)' % (path, error.strerror), "what the application printed") from error
     facts, warnings, times, kept = [], [], [], []
     for line in text.splitlines():
         line = line.split("\r")[-1]
@@ -83,8 +100,14 @@ def read_log(path):
             warnings.append(found.group(4))
         said = next((w for w in _TOLD if found.group(4).startswith(w)), None)
         if said and found.group(3) in APPLICATIONS:
-            facts.append((said, found.group(4)[len(said):].lstrip(": ")))
-    return {"text": "\n".join(kept), "facts": facts, "warnings": warnings, "start": times[0] if times else "", "end": times[-1] if times else ""}
+            facts.append((said, found.group(4)[len(said) :].lstrip(": ")))
+    return {
+        "text": "\n".join(kept),
+        "facts": facts,
+        "warnings": warnings,
+        "start": times[0] if times else "",
+        "end": times[-1] if times else "",
+    }
 
 
 class Model:
@@ -101,7 +124,7 @@ class Model:
                 with open(card or beside, encoding="utf-8") as stream:
                     self.card = stream.read()
             except (OSError, UnicodeDecodeError) as error:
-                raise complaint("card", "\"%s\", which cannot be read (%s)" % (card or beside, error), "a text in Markdown") from error
+                raise complaint("card", '"%s", which cannot be read (%s)' % (card or beside, error), "a text in Markdown") from error
 
     def get(self, key, default=None):
         return self.properties.get(key, default)
@@ -116,8 +139,11 @@ class Model:
     def bands(self, role=None):
         """Names of the bands of the first input of images (of the role)."""
         for entry in self.properties.get("mlm:input", []):
-            names = [b.get("name") if isinstance(b, dict) else b for b in entry.get("bands") or []
-                     if not (isinstance(b, dict) and "expression" in b)]
+            names = [
+                b.get("name") if isinstance(b, dict) else b
+                for b in entry.get("bands") or []
+                if not (isinstance(b, dict) and "expression" in b)
+            ]
             if names and (role is None or entry.get("otb:role") == role):
                 return names
         return []

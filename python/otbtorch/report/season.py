@@ -22,8 +22,12 @@ class Series:
         except (OSError, ValueError) as error:
             raise complaint("dates", str(error), "a text file with a date a line") from error
         if len(self.dates) * len(self.bands) != self.raster.count:
-            raise complaint("series (%s)" % self.raster.path, "%d bands" % self.raster.count,
-                            "%d dates of %d bands (%s)" % (len(self.dates), len(self.bands), " ".join(self.bands)), "Name the bands with -series-bands.")
+            raise complaint(
+                "series (%s)" % self.raster.path,
+                "%d bands" % self.raster.count,
+                "%d dates of %d bands (%s)" % (len(self.dates), len(self.bands), " ".join(self.bands)),
+                "Name the bands with -series-bands.",
+            )
 
     def numbers(self, name):
         """Numbers of a band's layers, by date."""
@@ -35,7 +39,11 @@ class Series:
 
     def rgb(self, date):
         """Numbers of the layers that are drawn red, green, blue at a date."""
-        wanted = ("B04", "B03", "B02") if self.has("B04", "B03", "B02") else [self.bands[k] for k in ((2, 1, 0) if len(self.bands) > 2 else (0, 0, 0))]
+        wanted = (
+            ("B04", "B03", "B02")
+            if self.has("B04", "B03", "B02")
+            else [self.bands[k] for k in ((2, 1, 0) if len(self.bands) > 2 else (0, 0, 0))]
+        )
         return [self.numbers(n)[date] for n in wanted]
 
 
@@ -49,9 +57,11 @@ def _windows(raster):
     """Small windows spread evenly."""
     across, down = -(-raster.width // SIDE), -(-raster.height // SIDE)
     n = max(1, min(int(np.sqrt(WINDOWS)), across)), max(1, min(int(np.sqrt(WINDOWS)), down))
-    return [Window(i * SIDE, j * SIDE, min(SIDE, raster.width - i * SIDE), min(SIDE, raster.height - j * SIDE))
-            for j in sorted({int((m + 0.5) * down / n[1]) for m in range(n[1])})
-            for i in sorted({int((m + 0.5) * across / n[0]) for m in range(n[0])})]
+    return [
+        Window(i * SIDE, j * SIDE, min(SIDE, raster.width - i * SIDE), min(SIDE, raster.height - j * SIDE))
+        for j in sorted({int((m + 0.5) * down / n[1]) for m in range(n[1])})
+        for i in sorted({int((m + 0.5) * across / n[0]) for m in range(n[0])})
+    ]
 
 
 def profiles(series, labels, validity=None, kind="invalid", each=EACH):
@@ -70,7 +80,7 @@ def profiles(series, labels, validity=None, kind="invalid", each=EACH):
         for label in np.unique(values[valid]):
             have = sum(len(part) for part in found.get(int(label), []))
             places = np.flatnonzero((values == label) & valid)
-            places = random.permutation(places)[:min(each - have, max(8, each // 8))]
+            places = random.permutation(places)[: min(each - have, max(8, each // 8))]
             if len(places):
                 chosen[int(label)] = places
         if not chosen:

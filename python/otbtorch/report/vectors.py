@@ -27,16 +27,21 @@ class Objects:
         try:
             self.dataset = gdal.OpenEx(path, gdal.OF_VECTOR | gdal.OF_READONLY)
         except RuntimeError as error:
-            raise complaint(option, "\"%s\", which %s" % (path, "cannot be read" if os.path.exists(path) else "does not exist"),
-                            "the GeoPackage that -objects wrote") from error
+            raise complaint(
+                option,
+                '"%s", which %s' % (path, "cannot be read" if os.path.exists(path) else "does not exist"),
+                "the GeoPackage that -objects wrote",
+            ) from error
         layer = self.dataset.GetLayerByName("changes") or self.dataset.GetLayer(0)
         if layer is None:
-            raise complaint(option, "\"%s\" without a layer" % path, "the GeoPackage that -objects wrote")
+            raise complaint(option, '"%s" without a layer' % path, "the GeoPackage that -objects wrote")
         self.path, self.layer, self.name = path, layer, layer.GetName()
         definition = layer.GetLayerDefn()
         self.fields = [definition.GetFieldDefn(k).GetName() for k in range(definition.GetFieldCount())]
         if "area_px" not in self.fields:
-            raise complaint("%s (%s)" % (option, path), "no column area_px in the layer \"%s\"" % self.name, "the objects of a change application")
+            raise complaint(
+                "%s (%s)" % (option, path), 'no column area_px in the layer "%s"' % self.name, "the objects of a change application"
+            )
         means = [f for f in self.fields if f.startswith("mean_")]
         self.mean = means[0] if means else None
         self.has_metres = self._first("SELECT COUNT(area_m2) FROM %s" % self._table) > 0 if "area_m2" in self.fields else False
@@ -86,7 +91,9 @@ class Objects:
         """The layer's default QGIS style, as text; None where the file has none."""
         if self.dataset.GetLayerByName("layer_styles") is None:
             return None
-        found = self._query("SELECT styleQML FROM layer_styles WHERE f_table_name = '%s' ORDER BY useAsDefault DESC LIMIT 1" % self.name.replace("'", "''"))
+        found = self._query(
+            "SELECT styleQML FROM layer_styles WHERE f_table_name = '%s' ORDER BY useAsDefault DESC LIMIT 1" % self.name.replace("'", "''")
+        )
         return found[0].GetField(0) if found else None
 
     def get(self, feature, field):
@@ -120,7 +127,7 @@ def read_places(path, raster, side=SIDE):
     except UnicodeDecodeError:
         places = None
     except OSError as error:
-        raise complaint("places", "\"%s\", which cannot be read (%s)" % (path, error.strerror), "a list of places") from error
+        raise complaint("places", '"%s", which cannot be read (%s)' % (path, error.strerror), "a list of places") from error
     if places is None:
         places = _of_vectors(path, raster, side)
     if not places:
@@ -131,15 +138,20 @@ def read_places(path, raster, side=SIDE):
 
 
 def _of_table(text, path, raster, side):
-    rows = csv.DictReader(io.StringIO("\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))),
-                          skipinitialspace=True)
+    rows = csv.DictReader(
+        io.StringIO("\n".join(line for line in text.splitlines() if line.strip() and not line.startswith("#"))), skipinitialspace=True
+    )
     head = [h.strip().lower() for h in rows.fieldnames or []]
     rows.fieldnames = head
     pairs = [p for p in (("x", "y"), ("lon", "lat"), ("column", "row")) if p[0] in head and p[1] in head]
     if not pairs:
         if os.path.splitext(path)[1].lower() in (".csv", ".txt", ""):
-            raise complaint("places (%s)" % path, "the columns \"%s\"" % ",".join(head)[:80], "name,x,y or name,lon,lat or name,column,row",
-                            "The first line names the columns.")
+            raise complaint(
+                "places (%s)" % path,
+                'the columns "%s"' % ",".join(head)[:80],
+                "name,x,y or name,lon,lat or name,column,row",
+                "The first line names the columns.",
+            )
         return None
     places = []
     for number, row in enumerate(rows, 1):
@@ -147,8 +159,9 @@ def _of_table(text, path, raster, side):
             a, b = (float(row[k]) for k in pairs[0])
             size = int(float(row["size"])) if row.get("size") else side
         except (TypeError, ValueError) as error:
-            raise complaint("places (%s)" % path, "place %d with %s" % (number, ", ".join("%s=%s" % (k, row.get(k)) for k in pairs[0])),
-                            "numbers") from error
+            raise complaint(
+                "places (%s)" % path, "place %d with %s" % (number, ", ".join("%s=%s" % (k, row.get(k)) for k in pairs[0])), "numbers"
+            ) from error
         if pairs[0][0] == "lon":
             if raster.reference is None:
                 raise complaint("places (%s)" % path, "longitudes and latitudes", "columns and rows: the map has no georeference")
@@ -162,7 +175,7 @@ def _of_vectors(path, raster, side):
     try:
         dataset = gdal.OpenEx(path, gdal.OF_VECTOR | gdal.OF_READONLY)
     except RuntimeError as error:
-        raise complaint("places", "\"%s\", which is neither a table nor a file of vectors" % path, "a list of places") from error
+        raise complaint("places", '"%s", which is neither a table nor a file of vectors' % path, "a list of places") from error
     layer = dataset.GetLayer(0)
     reference, turn = layer.GetSpatialRef(), None
     if reference is not None and raster.reference is not None and not reference.IsSame(raster.reference):
@@ -191,10 +204,14 @@ def _of_vectors(path, raster, side):
 
 def _place(name, column, row, size, raster, path):
     if not (0 <= column < raster.width and 0 <= row < raster.height):
-        raise complaint("places (%s)" % path, "\"%s\" at column %.0f, row %.0f" % (name, column, row),
-                        "a place within the %d x %d pixels of the map" % (raster.width, raster.height), "Are the coordinates those of the map's projection?")
+        raise complaint(
+            "places (%s)" % path,
+            '"%s" at column %.0f, row %.0f' % (name, column, row),
+            "a place within the %d x %d pixels of the map" % (raster.width, raster.height),
+            "Are the coordinates those of the map's projection?",
+        )
     if not 8 <= size <= 1 << 16:
-        raise complaint("places (%s)" % path, "\"%s\" of size %d" % (name, size), "8 to 65536 pixels")
+        raise complaint("places (%s)" % path, '"%s" of size %d' % (name, size), "8 to 65536 pixels")
     return Place(name, raster.around(column, row, size))
 
 
@@ -212,7 +229,7 @@ def worst_places(errors, n, side=SIDE):
     span = max(1, round(side / fine / cell))
     down, across = -(-wrong.shape[0] // cell), -(-wrong.shape[1] // cell)
     padded = np.zeros((down * cell, across * cell), np.int32)
-    padded[:wrong.shape[0], :wrong.shape[1]] = wrong
+    padded[: wrong.shape[0], : wrong.shape[1]] = wrong
     table = np.pad(padded.reshape(down, cell, across, cell).sum(axis=(1, 3)).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
     tall, wide = min(span, down), min(span, across)
     sums = table[tall:, wide:] - table[:-tall, wide:] - table[tall:, :-wide] + table[:-tall, :-wide]

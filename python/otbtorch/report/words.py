@@ -24,19 +24,21 @@ WORDS = {
     "v_objects_note": ("median {area}", "médiane {area}"),
     "v_interval": ("95 % interval {low} to {high}", "intervalle à 95 % : {low} à {high}"),
     "v_plus_minus": ("± {half} (95 %)", "± {half} (95 %)"),
-    "v_precision_note": ("of what is mapped as change, is change", "de ce qui est cartographié changé l’est"),
-    "v_recall_note": ("of what changed, was found", "de ce qui a changé a été trouvé"),
+    "v_precision_note": ("of what is mapped as change, is change", "des changements cartographiés sont réels"),
+    "v_recall_note": ("of what changed, was found", "des changements réels sont trouvés"),
     "v_mapped": ("Area mapped", "Surface cartographiée"),
     "v_classes": ("{n} classes", "{n} classes"),
     "v_largest": ("Largest class", "Classe la plus étendue"),
     "v_confidence": ("Mean confidence", "Confiance moyenne"),
-    "v_confidence_note": ("of a sample" , "d’un échantillon"),
+    "v_confidence_note": ("of a sample", "d’un échantillon"),
     "v_confidence_all": ("over all pixels with data", "sur tous les pixels avec données"),
     "v_dates": ("Dates", "Dates"),
     "v_dates_note": ("{first} to {last}", "{first} – {last}"),
     "v_pairs": ("pooled over {n} pairs", "sur {n} paires réunies"),
-    "v_no_reference": ("No reference was given: what follows describes the map, and does not say how good it is.",
-                       "Sans référence : ce rapport décrit la carte sans en mesurer la qualité."),
+    "v_no_reference": (
+        "No reference was given: what follows describes the map, and does not say how good it is.",
+        "Sans référence : ce rapport décrit la carte sans en mesurer la qualité.",
+    ),
     # maps
     "s_maps": ("The maps", "Les cartes"),
     "m_date1": ("First date", "Première date"),
@@ -55,30 +57,50 @@ WORDS = {
     "m_objects": ("Change objects", "Objets de changement"),
     "m_model": ("Model", "Modèle"),
     "m_image": ("Image of {date}", "Image du {date}"),
-    "c_images": ("Bands {bands} as red, green and blue; both dates with one stretch (2 to 98 %), so that their colours compare.",
-                 "Bandes {bands} en rouge, vert, bleu ; même étirement (2 à 98 %) aux deux dates : les couleurs se comparent."),
-    "c_images_apart": ("Bands {bands} as red, green and blue; each date with its own stretch (2 to 98 %): compare shapes, not colours.",
-                       "Bandes {bands} en rouge, vert, bleu ; chaque date a son étirement (2 à 98 %) : comparer les formes, non les couleurs."),
-    "c_image": ("Bands {bands} as red, green and blue (2 to 98 %), a date with many valid pixels.",
-                "Bandes {bands} en rouge, vert, bleu (2 à 98 %), à une date riche en pixels valides."),
+    "c_images": (
+        "Bands {bands} as red, green and blue; both dates with one stretch (2 to 98 %), so that their colours compare.",
+        "Bandes {bands} en rouge, vert, bleu ; même étirement (2 à 98 %) aux deux dates : les couleurs se comparent.",
+    ),
+    "c_images_apart": (
+        "Bands {bands} as red, green and blue; each date with its own stretch (2 to 98 %): compare shapes, not colours.",
+        "Bandes {bands} en rouge, vert, bleu ; chaque date a son étirement (2 à 98 %) : comparer les formes, non les couleurs.",
+    ),
+    "c_image": (
+        "Bands {bands} as red, green and blue (2 to 98 %), a date with many valid pixels.",
+        "Bandes {bands} en rouge, vert, bleu (2 à 98 %), à une date riche en pixels valides.",
+    ),
     "c_change": ("Changes over the second date in pale grey.", "Changements sur la seconde date en gris clair."),
     "c_change_bare": ("Changes; white is no change.", "Changements ; blanc : pas de changement."),
     "c_ramp": ("From {low} (dark) to {high} (bright).", "De {low} (sombre) à {high} (clair)."),
-    "c_pvalue": ("−log10 p, from {low} (dark) to {high} (bright): bright pixels are unlikely to be unchanged.",
-                 "−log10 p, de {low} (sombre) à {high} (clair) : les pixels clairs sont peu probablement inchangés."),
-    "c_errors": ("What is right recedes; look for orange (false alarms) and blue (missed).",
-                 "Ce qui est juste s’efface ; chercher l’orange (fausses alarmes) et le bleu (manqués)."),
+    "c_pvalue": (
+        "−log10 p, from {low} (dark) to {high} (bright): bright pixels are unlikely to be unchanged.",
+        "−log10 p, de {low} (sombre) à {high} (clair) : les pixels clairs sont peu probablement inchangés.",
+    ),
+    "c_errors": (
+        "What is right recedes; look for orange (false alarms) and blue (missed).",
+        "Ce qui est juste s’efface ; chercher l’orange (fausses alarmes) et le bleu (manqués).",
+    ),
     "c_labels": ("One colour a class.", "Une couleur par classe."),
-    "c_valid": ("Number of valid dates a pixel, from {low} (dark) to {high} (bright): few dates, less certain labels.",
-                "Nombre de dates valides par pixel, de {low} (sombre) à {high} (clair) : peu de dates, classe moins sûre."),
-    "c_decimated": ("Overviews show one pixel in {n} (in each direction).", "Les vues d’ensemble montrent un pixel sur {n} (dans chaque direction)."),
+    "c_valid": (
+        "Number of valid dates a pixel, from {low} (dark) to {high} (bright): few dates, less certain labels.",
+        "Nombre de dates valides par pixel, de {low} (sombre) à {high} (clair) : peu de dates, classe moins sûre.",
+    ),
+    "c_decimated": (
+        "Overviews show one pixel in {n} (in each direction).",
+        "Les vues d’ensemble montrent un pixel sur {n} (dans chaque direction).",
+    ),
     "nodata": ("no data", "sans données"),
     # places
     "s_places": ("Chosen places", "Lieux choisis"),
     "s_wrong": ("Where it is wrong", "Où la carte se trompe"),
-    "wrong_text": ("The {n} places of {side} × {side} pixels with most errors, worst first.",
-                   "Les {n} lieux de {side} × {side} pixels où les erreurs sont les plus nombreuses, le pire d’abord."),
-    "places_text": ("The places that were asked for, at full resolution up to 512 pixels.", "Les lieux demandés, à pleine résolution jusqu’à 512 pixels."),
+    "wrong_text": (
+        "The {n} places of {side} × {side} pixels with most errors, worst first.",
+        "Les {n} lieux de {side} × {side} pixels où les erreurs sont les plus nombreuses, le pire d’abord.",
+    ),
+    "places_text": (
+        "The places that were asked for, at full resolution up to 512 pixels.",
+        "Les lieux demandés, à pleine résolution jusqu’à 512 pixels.",
+    ),
     "place_errors": ("{fp} false alarms, {fn} missed of {pixels} pixels", "{fp} fausses alarmes, {fn} manqués sur {pixels} pixels"),
     "centre": ("centre", "centre"),
     "width_of": ("{width} wide", "{width} de large"),
@@ -87,10 +109,14 @@ WORDS = {
     "figure": ("Figure", "Indicateur"),
     "value": ("Value", "Valeur"),
     "interval": ("95 % interval", "Intervalle à 95 %"),
-    "evaluated": ("{evaluated} of {all} pixels are evaluated; the others have no data, no reference or are masked.",
-                  "{evaluated} pixels évalués sur {all} ; les autres sont sans données, sans référence ou masqués."),
-    "blocks": ("Intervals by a bootstrap of {blocks} blocks of {side} × {side} pixels.",
-               "Intervalles par bootstrap de {blocks} blocs de {side} × {side} pixels."),
+    "evaluated": (
+        "{evaluated} of {all} pixels are evaluated; the others have no data, no reference or are masked.",
+        "{evaluated} pixels évalués sur {all} ; les autres sont sans données, sans référence ou masqués.",
+    ),
+    "blocks": (
+        "Intervals by a bootstrap of {blocks} blocks of {side} × {side} pixels.",
+        "Intervalles par bootstrap de {blocks} blocs de {side} × {side} pixels.",
+    ),
     "g_binary": ("Change or not", "Changement ou non"),
     "g_score": ("Score, all thresholds", "Score, tous seuils"),
     "g_calibration": ("Calibration of the probability", "Calibration de la probabilité"),
@@ -125,19 +151,25 @@ WORDS = {
     "f_score": ("Score (0.3 mIoU + 0.7 SeK)", "Score (0,3 mIoU + 0,7 SeK)"),
     "f_mean_iou": ("Mean IoU of matches", "IoU moyen des appariés"),
     "confusion": ("Confusion matrix", "Matrice de confusion"),
-    "confusion_text": ("Pixels. Rows are what the map says, columns the reference: the diagonal is right. Shade: share of the row.",
-                       "Pixels. Lignes : la carte ; colonnes : la référence ; la diagonale est juste. Teinte : part de la ligne."),
+    "confusion_text": (
+        "Pixels. Rows are what the map says, columns the reference: the diagonal is right. Shade: share of the row.",
+        "Pixels. Lignes : la carte ; colonnes : la référence ; la diagonale est juste. Teinte : part de la ligne.",
+    ),
     "map_says": ("Map", "Carte"),
     "reference_says": ("Reference", "Référence"),
     "total": ("Total", "Total"),
     "matrix_two_date": ("Confusion of the classes of both dates", "Confusion des classes des deux dates"),
     "matrix_date": ("Confusion at date {n}", "Confusion à la date {n}"),
-    "objects_match": ("{matched} of {predicted} mapped objects match one of {reference} in the reference (IoU of at least one half).",
-                      "{matched} des {predicted} objets cartographiés s’apparient à l’un des {reference} de la référence (IoU d’au moins un demi)."),
+    "objects_match": (
+        "{matched} of {predicted} mapped objects match one of {reference} in the reference (IoU of at least one half).",
+        "{matched} des {predicted} objets cartographiés s’apparient à l’un des {reference} de la référence (IoU d’au moins un demi).",
+    ),
     "pairs": ("Pair by pair", "Paire par paire"),
     "pair": ("Pair", "Paire"),
-    "pairs_text": ("The pool sums the counts of all pairs before any figure is made: it is not the mean of the rows.",
-                   "L’ensemble somme les effectifs de toutes les paires avant tout calcul : ce n’est pas la moyenne des lignes."),
+    "pairs_text": (
+        "The pool sums the counts of all pairs before any figure is made: it is not the mean of the rows.",
+        "L’ensemble somme les effectifs de toutes les paires avant tout calcul : ce n’est pas la moyenne des lignes.",
+    ),
     "pooled": ("All together", "Ensemble"),
     "undefined": ("undefined", "non défini"),
     # curves
@@ -155,18 +187,28 @@ WORDS = {
     "legend_no_change": ("no change (reference)", "pas de changement (référence)"),
     "legend_change": ("change (reference)", "changement (référence)"),
     "threshold_at": ("threshold {value}", "seuil {value}"),
-    "c_histogram": ("All pixels by their value, on a logarithmic scale. Right of the dashed line is change.",
-                    "Tous les pixels selon leur valeur, échelle logarithmique. À droite du tireté : changement."),
+    "c_histogram": (
+        "All pixels by their value, on a logarithmic scale. Right of the dashed line is change.",
+        "Tous les pixels selon leur valeur, échelle logarithmique. À droite du tireté : changement.",
+    ),
     "c_histogram_bare": ("Pixels by their value, on a logarithmic scale.", "Pixels selon leur valeur, échelle logarithmique."),
-    "c_histogram_classes": ("By the reference: unchanged pixels filled, changed ones as a line. The less they overlap, the better; the dashed line is the threshold.",
-                            "Selon la référence : inchangés pleins, changés en trait. Moins ils se recouvrent, mieux c’est ; tireté : seuil."),
+    "c_histogram_classes": (
+        "By the reference: unchanged pixels filled, changed ones as a line. The less they overlap, the better; the dashed line is the threshold.",
+        "Selon la référence : inchangés pleins, changés en trait. Moins ils se recouvrent, mieux c’est ; tireté : seuil.",
+    ),
     "c_sampled": ("From a sample of {pixels} pixels.", "D’après un échantillon de {pixels} pixels."),
-    "c_roc": ("Every threshold at once; the upper left corner is best, the dashed line is chance. Area: {auroc}. The dot is this map.",
-              "Tous les seuils à la fois ; le coin supérieur gauche est idéal, le tireté le hasard. Aire : {auroc}. Point : cette carte."),
-    "c_pr": ("Says more than ROC where change is rare; the upper right corner is best, the dashed line is chance. Average precision: {ap}. The dot is this map.",
-             "Plus parlant que ROC si le changement est rare ; le coin supérieur droit est idéal, le tireté le hasard. AP : {ap}. Point : cette carte."),
-    "c_reliability": ("On the diagonal, pixels of probability p changed in p of the cases. Above it the model is too cautious, below too sure. Larger points, more pixels.",
-                      "Sur la diagonale, les pixels de probabilité p ont changé dans une part p des cas. Au-dessus : modèle trop prudent ; au-dessous : trop sûr. Point plus grand : plus de pixels."),
+    "c_roc": (
+        "Every threshold at once; the upper left corner is best, the dashed line is chance. Area: {auroc}. The dot is this map.",
+        "Tous les seuils à la fois ; le coin supérieur gauche est idéal, le tireté le hasard. Aire : {auroc}. Point : cette carte.",
+    ),
+    "c_pr": (
+        "Says more than ROC where change is rare; the upper right corner is best, the dashed line is chance. Average precision: {ap}. The dot is this map.",
+        "Plus parlant que ROC si le changement est rare ; le coin supérieur droit est idéal, le tireté le hasard. AP : {ap}. Point : cette carte.",
+    ),
+    "c_reliability": (
+        "On the diagonal, pixels of probability p changed in p of the cases. Above it the model is too cautious, below too sure. Larger points, more pixels.",
+        "Sur la diagonale, les pixels de probabilité p ont changé dans une part p des cas. Au-dessus : modèle trop prudent ; au-dessous : trop sûr. Point plus grand : plus de pixels.",
+    ),
     "threshold_origin": ("Threshold {value}: {origin}.", "Seuil {value} : {origin}."),
     "origin_contract": ("of the model's contract", "du contrat du modèle"),
     "origin_given": ("given with the run", "donné au lancement"),
@@ -179,15 +221,21 @@ WORDS = {
     "share": ("Share", "Part"),
     "areas_text": ("Counted on the map, over the pixels with data.", "Comptées sur la carte, sur les pixels avec données."),
     "areas_sampled": ("Estimated from a sample of the map.", "Estimées d’après un échantillon de la carte."),
-    "areas_warning": ("Areas that are counted on a map are as wrong as the map: correct them with a labelled sample (otbcli_ChangeEvaluation -mode sample).",
-                      "Une surface comptée sur une carte hérite de ses erreurs : la corriger par un échantillon étiqueté (otbcli_ChangeEvaluation -mode sample)."),
+    "areas_warning": (
+        "Areas that are counted on a map are as wrong as the map: correct them with a labelled sample (otbcli_ChangeEvaluation -mode sample).",
+        "Une surface comptée sur une carte hérite de ses erreurs : la corriger par un échantillon étiqueté (otbcli_ChangeEvaluation -mode sample).",
+    ),
     "transitions": ("From which class to which", "De quelle classe vers quelle classe"),
-    "transitions_text": ("{unit}. Rows are the first date, columns the second. Shade: share of the row.",
-                         "{unit}. Lignes : première date ; colonnes : seconde date. Teinte : part de la ligne."),
+    "transitions_text": (
+        "{unit}. Rows are the first date, columns the second. Shade: share of the row.",
+        "{unit}. Lignes : première date ; colonnes : seconde date. Teinte : part de la ligne.",
+    ),
     "from_to_corner": ("from \\ to", "de \\ vers"),
     "corrected": ("Corrected for map error", "Corrigées des erreurs de la carte"),
-    "corrected_text": ("From {n} labelled points of a stratified sample (Olofsson et al., 2014); ± is the half width of the 95 % interval.",
-                       "D’après {n} points étiquetés d’un échantillon stratifié (Olofsson et al., 2014) ; ± : demi-largeur de l’intervalle à 95 %."),
+    "corrected_text": (
+        "From {n} labelled points of a stratified sample (Olofsson et al., 2014); ± is the half width of the 95 % interval.",
+        "D’après {n} points étiquetés d’un échantillon stratifié (Olofsson et al., 2014) ; ± : demi-largeur de l’intervalle à 95 %.",
+    ),
     "mapped": ("On the map", "Sur la carte"),
     "estimated": ("Estimated", "Estimée"),
     "users": ("User’s accuracy", "Exactitude utilisateur"),
@@ -200,17 +248,23 @@ WORDS = {
     "o_largest": ("The largest", "Les plus grands"),
     "o_doubtful": ("The most doubtful", "Les plus douteux"),
     "o_largest_text": ("Before and after, outlined.", "Avant et après, contour tracé."),
-    "o_doubtful_text": ("Those nearest to the threshold, before and after: look at these first.",
-                        "Les plus proches du seuil, avant et après : à vérifier en premier."),
-    "o_doubtful_pvalue": ("Those with the largest p-values, before and after: look at these first.",
-                          "Ceux aux plus grandes valeurs p, avant et après : à vérifier en premier."),
+    "o_doubtful_text": (
+        "Those nearest to the threshold, before and after: look at these first.",
+        "Les plus proches du seuil, avant et après : à vérifier en premier.",
+    ),
+    "o_doubtful_pvalue": (
+        "Those with the largest p-values, before and after: look at these first.",
+        "Ceux aux plus grandes valeurs p, avant et après : à vérifier en premier.",
+    ),
     "o_object": ("Object {id}", "Objet {id}"),
     "o_mean": ("mean {value}", "moyenne {value}"),
     "o_p": ("p = {value}", "p = {value}"),
     # season
     "s_season": ("Through the season", "Au fil de la saison"),
-    "season_text": ("{name} by class of the map: the line is the median of valid pixels, the band holds the middle half. Classes that lie on each other are hard to tell apart.",
-                    "{name} par classe de la carte : le trait est la médiane des pixels valides, la bande contient la moitié centrale. Des classes superposées se distinguent mal."),
+    "season_text": (
+        "{name} by class of the map: the line is the median of valid pixels, the band holds the middle half. Classes that lie on each other are hard to tell apart.",
+        "{name} par classe de la carte : le trait est la médiane des pixels valides, la bande contient la moitié centrale. Des classes superposées se distinguent mal.",
+    ),
     "season_pixels": ("Pixels looked at", "Pixels examinés"),
     # run
     "s_run": ("How it was made", "Comment elle a été faite"),
@@ -296,7 +350,7 @@ class Words:
             if 0 < least < 10.0 ** -(digits - 1):
                 digits = min(6, max(digits, 1 - math.floor(math.log10(least))))
             text = "%.*f" % (digits, value)
-        elif size < 10 ** digits:
+        elif size < 10**digits:
             text = "%.*f" % (digits - 1 - math.floor(math.log10(size)), value)
         else:
             return self.integer(value)
@@ -364,5 +418,7 @@ class Words:
         return when.strftime("%d/%m/%Y") if self.language == "fr" else when.isoformat()
 
     def degrees(self, longitude, latitude):
-        ns, ew = ("N" if latitude >= 0 else "S"), (("E" if longitude >= 0 else "O") if self.language == "fr" else "E" if longitude >= 0 else "W")
+        ns, ew = ("N" if latitude >= 0 else "S"), (
+            ("E" if longitude >= 0 else "O") if self.language == "fr" else "E" if longitude >= 0 else "W"
+        )
         return "%s° %s, %s° %s" % (self.decimals(abs(latitude), 5), ns, self.decimals(abs(longitude), 5), ew)
