@@ -13,7 +13,7 @@
 | ``season`` | samples of a series, by class |
 | ``pictures``, ``figures`` | images and plots as data URIs |
 | ``words`` | every string in two languages, and numbers as these write them |
-| ``page`` | puts it together; the templates are in ``templates/`` |
+| ``page`` | puts it together, of ``maps``, ``accuracy`` and ``areas``; the templates are in ``templates/`` |
 | ``qgis`` | the project file |
 """
 

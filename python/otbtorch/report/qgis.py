@@ -14,7 +14,7 @@ from osgeo import gdal
 
 from . import complaint, pictures
 from .command import write as write_file
-from .page import default_bands
+from .maps import default_bands
 from .rasters import ERRORS, PALETTE, Entry, rgb
 
 VERSION = "3.22.16-Białowieża"

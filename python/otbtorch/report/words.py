@@ -102,7 +102,6 @@ WORDS = {
         "Les lieux demandés, à pleine résolution jusqu’à 512 pixels.",
     ),
     "place_errors": ("{fp} false alarms, {fn} missed of {pixels} pixels", "{fp} fausses alarmes, {fn} manqués sur {pixels} pixels"),
-    "centre": ("centre", "centre"),
     "width_of": ("{width} wide", "{width} de large"),
     # accuracy
     "s_accuracy": ("Accuracy", "Exactitude"),
@@ -171,7 +170,6 @@ WORDS = {
         "L’ensemble somme les effectifs de toutes les paires avant tout calcul : ce n’est pas la moyenne des lignes.",
     ),
     "pooled": ("All together", "Ensemble"),
-    "undefined": ("undefined", "non défini"),
     # curves
     "h_histogram": ("Histogram", "Histogramme"),
     "h_roc": ("ROC curve", "Courbe ROC"),
@@ -240,7 +238,6 @@ WORDS = {
     "estimated": ("Estimated", "Estimée"),
     "users": ("User’s accuracy", "Exactitude utilisateur"),
     "producers": ("Producer’s accuracy", "Exactitude producteur"),
-    "points": ("Points", "Points"),
     # objects
     "s_objects": ("Change objects", "Objets de changement"),
     "objects_text": ("{n} objects, {area} in total; median {median}.", "{n} objets, {area} au total ; médiane {median}."),
