@@ -580,6 +580,10 @@ private:
       description["model"] = contract->id + " " + Fingerprint(GetModelFiles().front());
       description["blend"] = dl::ToString(contract->tiling.blend);
     }
+    if (GetParameterString("coreg") == "shift")
+    {
+      description["coreg"] = "shift";
+    }
     description["smooth"] = smooth;
     settings.smooth = smooth;
     settings.description = description.dump();
@@ -591,14 +595,10 @@ private:
     m_Scene = filter;
     std::vector<dl::PatchMapFilter::Input> inputs;
     int bands[2] = {0, 0};
+    const Grid grid = ChooseGrid("in1");
     for (int date = 1; date <= 2; ++date)
     {
       const std::string key = date == 1 ? "in1" : "in2";
-      itk::ImageBase<2>::Pointer onto;
-      if (GetParameterString("align") == "resample")
-      {
-        onto = GetParameterImageList("in1")->GetNthElement(0);
-      }
       dl::ModelInput model;
       if (contract)
       {
@@ -611,8 +611,9 @@ private:
         }
       }
       model.name = key;
+      model.role = "image"; // of the pair: what a density ratio takes as "regression" is made from it later
       model.date = date;
-      auto input = MakeInput(key, model, onto);
+      auto input = MakeInput(key, model, grid);
       for (const auto& image : input.images)
       {
         bands[date - 1] += static_cast<int>(image->GetNumberOfComponentsPerPixel());
@@ -630,11 +631,10 @@ private:
       }
       inputs.push_back(std::move(input));
     }
-    filter->SetInputs(std::move(inputs));
+    filter->SetInputs(inputs);
     if (HasValue("mask"))
     {
-      filter->SetMask(GetParameterImage("mask"), "mask");
-      NoteInput("mask");
+      filter->SetMask(MakeMask("mask", grid), "mask");
     }
     if (contract)
     {
@@ -654,6 +654,7 @@ private:
 
     PrepareOutputs(filter, keys);
     NoteFiles();
+    Coregister(filter, inputs, grid);
     std::unique_ptr<dl::Predictor> predictor;
     if (contract)
     {
@@ -799,16 +800,13 @@ private:
     }
 
     // Inputs: dates, then masks.
-    itk::ImageBase<2>::Pointer onto;
-    if (GetParameterString("align") == "resample")
-    {
-      onto = images->GetNthElement(0);
-    }
+    const Grid first = {images->GetNthElement(0).GetPointer(), "the first image", true};
+    const Grid onto = GetParameterString("align") == "resample" ? first : Grid();
     std::vector<dl::PatchMapFilter::Input> inputs;
     const auto split = [&](const std::string& key, int number)
     {
       // Masks are often coarser than what they mask: their pixels are repeated.
-      auto all = key == "maskl" ? MakeInput(key, {}, images->GetNthElement(0), "near") : MakeInput(key, {}, onto);
+      auto all = key == "maskl" ? MakeInput(key, {}, first, "near") : MakeInput(key, {}, onto);
       for (std::size_t k = 0; k < all.images.size(); ++k)
       {
         dl::PatchMapFilter::Input one;
@@ -844,8 +842,7 @@ private:
     filter->SetInputs(std::move(inputs));
     if (HasValue("mask"))
     {
-      filter->SetMask(GetParameterImage("mask"), "mask");
-      NoteInput("mask");
+      filter->SetMask(MakeMask("mask", onto), "mask");
     }
     filter->SetDescription("regression of each date on the first ones");
 

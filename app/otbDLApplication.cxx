@@ -527,49 +527,6 @@ otb::dl::ObjectReport DLApplication::WriteObjects(const std::string& map, const 
   return report;
 }
 
-void DLApplication::AddAlignParameter()
-{
-  AddParameter(ParameterType_Choice, "align", "Dates on different grids");
-  SetParameterDescription("align", "What becomes of files that do not lie on the grid of the first one of in1");
-  AddChoice("align.strict", "An error that says how they differ");
-  AddChoice("align.resample", "They are resampled onto it (cubic convolution)");
-  MandatoryOff("align");
-}
-
-otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto,
-                                                        const std::string& method)
-{
-  otb::dl::PatchMapFilter::Input input;
-  input.model = model;
-  auto* images = GetParameterImageList(key);
-  const auto names = GetParameterStringList(key);
-  for (unsigned int k = 0; k < images->Size(); ++k)
-  {
-    input.images.emplace_back(images->GetNthElement(k));
-    if (k < names.size())
-    {
-      m_InputPaths.push_back(Canonical(SplitName(names[k]).first));
-    }
-    const std::string name = k < names.size() ? fs::path(SplitName(names[k]).first).filename().string() : "";
-    input.names.push_back(key + (name.empty() ? "" : " (" + name + ")"));
-    if (onto && k < names.size())
-    {
-      bool resampled = false;
-      const auto opened = m_Aligned.OpenOn(onto, "the first image", names[k], key, method, {}, method != "near", resampled, true);
-      if (resampled)
-      {
-        input.images.back() = dynamic_cast<FloatVectorImageType*>(opened.image.GetPointer());
-        otbAppLogINFO(<< input.names.back() << " is resampled onto the grid of the first image");
-      }
-    }
-  }
-  if (input.images.empty())
-  {
-    throw Error(Complaint(key, "no image", "an image", ""));
-  }
-  return input;
-}
-
 /** The no-data value of an output must fit the type of its file, or it would turn into data. */
 void DLApplication::CheckPixelType(const std::string& key)
 {

@@ -18,6 +18,7 @@
 #include "otbWrapperApplication.h"
 #include "otbWrapperOutputImageParameter.h"
 
+#include <array>
 #include <chrono>
 #include <functional>
 #include <map>
@@ -83,12 +84,27 @@ protected:
   /** Asks for another type of an output's pixels than the parameter has; the next run begins with what was there before. */
   void ChangePixelType(const std::string& key, ImagePixelType type);
 
-  /** One input of the filter from an image list parameter.
-   * \param onto bring files that lie on another grid onto that of this image; null: leave them as they are
+  /** The grid that the files of a run are brought onto. */
+  struct Grid
+  {
+    itk::ImageBase<2>::Pointer image; ///< null: files are left as they are
+    std::string name;                 ///< of the image, for messages
+    bool resample = false;            ///< files that lie on other grids (-align resample)? Else only those of coarser bands
+  };
+
+  /** That of a pair: the first file of an image list whose pixels are the finest. */
+  Grid ChooseGrid(const std::string& key);
+
+  /** One input of the filter from an image list parameter. Files whose pixels are coarser than those of others in the list, with the same extent, are brought
+   * onto the grid; others if grid.resample.
    * \param method of resampling: near, bilinear or cubic
-   * \throw Error when it holds no image */
-  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model, itk::ImageBase<2>* onto = nullptr,
-                                           const std::string& method = "cubic");
+   * \param shift pixels right and down: every file is resampled, and pixel p shows what it has at p + shift
+   * \throw Error when it holds no image, or one on another grid */
+  otb::dl::PatchMapFilter::Input MakeInput(const std::string& key, const otb::dl::ModelInput& model, const Grid& grid, const std::string& method = "cubic",
+                                           const std::array<double, 2>& shift = {0., 0.});
+
+  /** The validity image of a pair. */
+  FloatVectorImageType::Pointer MakeMask(const std::string& key, const Grid& grid);
 
   /** Adds objects and how they are made. */
   void AddObjectParameters();
@@ -105,8 +121,20 @@ protected:
   otb::dl::ObjectReport WriteObjects(const std::string& map, const std::string& score, const std::string& scoreName,
                                      const std::vector<std::pair<int, std::string>>& classes, const std::map<std::string, std::string>& attributes);
 
-  /** Adds align. */
+  /** Adds align, coreg. */
   void AddAlignParameter();
+
+  /** Measures the shift between the two dates of a pair, says what it found and, with -coreg shift, moves date 2 onto date 1. Called after PrepareOutputs().
+   * \param inputs of the filter; that of date 2 is replaced if it moves
+   * \throw Error when it is to be corrected and cannot be measured */
+  void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid);
+
+  /** Adds radiometry. */
+  void AddRadiometryParameter();
+
+  /** With -radiometry match, changes the scaling of date 2 so that it includes what matches it to date 1. Called after Coregister().
+   * \throw Error when the contracts of the models forbid it, or scale the dates differently */
+  void MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs);
 
   /** Begins a run without a model: forgets the one before. */
   void Begin();

@@ -62,7 +62,6 @@ struct EvaluationReader::Plane
 {
   std::string option;
   ImageType* image = nullptr;
-  std::optional<float> noData;
 
   // Of vectors:
   Dataset vectors;
@@ -133,7 +132,7 @@ int EvaluationReader::Add(const std::string& name, const std::string& option, bo
     {
       bool resampled = false;
       const double none = std::numeric_limits<double>::quiet_NaN();
-      opened = m_Rasters.OpenOn(m_Planes.front()->image, m_ReferenceName, name, option, "near", outside ? *outside : none, !outside, resampled, true);
+      opened = m_Rasters.OpenOn(m_Planes.front()->image, m_ReferenceName, name, option, {"near", outside ? *outside : none, !outside}, resampled, true);
     }
     else
     {
@@ -150,11 +149,12 @@ int EvaluationReader::Add(const std::string& name, const std::string& option, bo
   {
     const QuietGdal quiet;
     const Dataset dataset(GDALOpen(path.c_str(), GA_ReadOnly));
+    m_NoData.emplace_back();
     int has = 0;
     const double value = GDALGetRasterNoDataValue(GDALGetRasterBand(dataset.get(), BandOf(options)), &has);
     if (has && !std::isnan(value))
     {
-      plane->noData = static_cast<float>(value);
+      m_NoData.back() = static_cast<float>(value);
     }
     if (m_Planes.empty())
     {
@@ -169,6 +169,7 @@ int EvaluationReader::Add(const std::string& name, const std::string& option, bo
       m_Georeference.projection = GDALGetProjectionRef(dataset.get());
     }
   }
+  m_Views.emplace_back();
   m_Planes.push_back(std::move(plane));
   return static_cast<int>(m_Planes.size()) - 1;
 }
@@ -239,13 +240,10 @@ int EvaluationReader::AddVector(const std::string& name, const std::string& opti
   {
     throw Error(Complaint(option, "\"" + path + "\", which does not overlap with " + m_ReferenceName, "vectors of the same place", "Check the projections."));
   }
+  m_NoData.emplace_back();
+  m_Views.emplace_back();
   m_Planes.push_back(std::move(plane));
   return static_cast<int>(m_Planes.size()) - 1;
-}
-
-std::optional<float> EvaluationReader::NoData(int plane) const
-{
-  return m_Planes[static_cast<std::size_t>(plane)]->noData;
 }
 
 void EvaluationReader::Burn(Plane& plane, const dl::Region& region)
@@ -306,36 +304,28 @@ void EvaluationReader::Burn(Plane& plane, const dl::Region& region)
 void EvaluationReader::Read(const dl::Region& region)
 {
   m_Region = region;
-  for (auto& plane : m_Planes)
+  for (std::size_t k = 0; k < m_Planes.size(); ++k)
   {
-    if (!plane->image)
+    auto& plane = *m_Planes[k];
+    if (!plane.image)
     {
-      this->Burn(*plane, region);
+      this->Burn(plane, region);
+      m_Views[k] = {plane.burnt.data(), region.Width()};
       continue;
     }
-    const auto first = plane->image->GetLargestPossibleRegion().GetIndex();
+    const auto first = plane.image->GetLargestPossibleRegion().GetIndex();
     ImageType::RegionType wanted;
     wanted.SetIndex(0, first[0] + region.x0);
     wanted.SetIndex(1, first[1] + region.y0);
     wanted.SetSize(0, static_cast<itk::SizeValueType>(region.Width()));
     wanted.SetSize(1, static_cast<itk::SizeValueType>(region.Height()));
-    plane->image->SetRequestedRegion(wanted);
-    plane->image->PropagateRequestedRegion();
-    plane->image->UpdateOutputData();
+    plane.image->SetRequestedRegion(wanted);
+    plane.image->PropagateRequestedRegion();
+    plane.image->UpdateOutputData();
+    const auto& held = plane.image->GetBufferedRegion();
+    const auto stride = static_cast<std::int64_t>(held.GetSize(0));
+    m_Views[k] = {plane.image->GetBufferPointer() + (wanted.GetIndex(1) - held.GetIndex(1)) * stride + wanted.GetIndex(0) - held.GetIndex(0), stride};
   }
-}
-
-const float* EvaluationReader::Row(int plane, std::int64_t y) const
-{
-  const auto& p = *m_Planes[static_cast<std::size_t>(plane)];
-  if (!p.image)
-  {
-    return p.burnt.data() + (y - m_Region.y0) * m_Region.Width();
-  }
-  const auto first = p.image->GetLargestPossibleRegion().GetIndex();
-  const auto& held = p.image->GetBufferedRegion();
-  const auto x = first[0] + m_Region.x0 - held.GetIndex(0), line = first[1] + y - held.GetIndex(1);
-  return p.image->GetBufferPointer() + line * static_cast<std::int64_t>(held.GetSize(0)) + x;
 }
 
 } // namespace Wrapper

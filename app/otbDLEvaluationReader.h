@@ -62,7 +62,7 @@ public:
   const Georeference& GetGeoreference() const { return m_Georeference; }
 
   /** The value that the file of a plane declares as no-data. */
-  std::optional<float> NoData(int plane) const;
+  std::optional<float> NoData(int plane) const { return m_NoData[static_cast<std::size_t>(plane)]; }
 
   /** Reads all planes over a region inside the image. */
   void Read(const dl::Region& region);
@@ -71,10 +71,19 @@ public:
   std::int64_t Left() const { return m_Region.x0; }
 
   /** Row y (of the image) of a plane of the last region, from its first column on. */
-  const float* Row(int plane, std::int64_t y) const;
+  const float* Row(int plane, std::int64_t y) const
+  {
+    const auto& view = m_Views[static_cast<std::size_t>(plane)];
+    return view.data + (y - m_Region.y0) * view.stride;
+  }
 
 private:
   struct Plane;
+  struct View
+  {
+    const float* data = nullptr; ///< of the region's first pixel
+    std::int64_t stride = 0;
+  };
 
   void Burn(Plane& plane, const dl::Region& region);
 
@@ -85,6 +94,8 @@ private:
   std::int64_t m_Height = 0;
   Georeference m_Georeference;
   dl::Region m_Region;
+  std::vector<View> m_Views;
+  std::vector<std::optional<float>> m_NoData;
 };
 
 } // namespace Wrapper

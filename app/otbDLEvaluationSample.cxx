@@ -102,11 +102,24 @@ DrawnSample DrawSample(PairEvaluation& pair, const SamplePlan& plan, const PairE
   pair.ForRows(
       [&](const dl::Region&) -> PairEvaluation::RowVisit
       {
-        return [&](std::int64_t y, std::int64_t x0, std::int64_t count, const float* map, const float* reference)
+        // Ranks beyond the last candidate need not be looked at again.
+        std::map<int, std::uint64_t> bounds;
+        {
+          const std::lock_guard<std::mutex> lock(mutex);
+          for (const auto& [value, candidates] : strata)
+          {
+            if (candidates.heap.size() == static_cast<std::size_t>(most))
+            {
+              bounds[value] = candidates.heap.front().rank;
+            }
+          }
+        }
+        return [&, bounds](std::int64_t y, std::int64_t x0, std::int64_t count, const float* map, const float* reference)
         {
           // What this row offers, then all of it at once.
           std::map<int, Candidates> row;
           Candidates* now = nullptr;
+          std::uint64_t bound = 0;
           float last = std::numeric_limits<float>::quiet_NaN();
           for (std::int64_t k = 0; k < count; ++k)
           {
@@ -124,11 +137,17 @@ DrawnSample DrawSample(PairEvaluation& pair, const SamplePlan& plan, const PairE
                 throw Error(Complaint("in", found.str(), "whole numbers: the strata", "Give the map of change, not the score it was made from."));
               }
               now = &row[static_cast<int>(last)];
+              const auto known = bounds.find(static_cast<int>(last));
+              bound = known == bounds.end() ? std::numeric_limits<std::uint64_t>::max() : known->second;
             }
             ++now->pixels;
             const auto words = random.Words(x0 + k, y, 0, 0);
             SamplePoint point;
             point.rank = (static_cast<std::uint64_t>(words[0]) << 32) | words[1];
+            if (point.rank > bound)
+            {
+              continue;
+            }
             point.order = (static_cast<std::uint64_t>(words[2]) << 32) | words[3];
             point.x = x0 + k;
             point.y = y;

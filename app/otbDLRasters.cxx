@@ -21,6 +21,7 @@
 #include <gdal_alg.h>
 #include <gdal_utils.h>
 
+#include <algorithm>
 #include <atomic>
 #include <cmath>
 #include <cstdint>
@@ -157,6 +158,13 @@ bool Covers(GDALDatasetH dataset, const itk::ImageBase<2>* reference, const std:
   return inside;
 }
 
+std::string Text(double value)
+{
+  std::ostringstream out;
+  out << std::setprecision(17) << value;
+  return out.str();
+}
+
 /** No-data values of the bands for gdalwarp, "v1 v2 ..."; empty when none is declared.
  * \throw Error when some bands declare one and some do not */
 std::string DeclaredNoData(GDALDatasetH dataset, const std::string& option)
@@ -169,9 +177,7 @@ std::string DeclaredNoData(GDALDatasetH dataset, const std::string& option)
     int has = 0;
     const double value = GDALGetRasterNoDataValue(GDALGetRasterBand(dataset, b), &has);
     declared += has != 0;
-    std::ostringstream text;
-    text << std::setprecision(17) << value;
-    list += (b > 1 ? " " : "") + text.str();
+    list += (b > 1 ? " " : "") + Text(value);
   }
   if (declared > 0 && declared < bands)
   {
@@ -181,7 +187,50 @@ std::string DeclaredNoData(GDALDatasetH dataset, const std::string& option)
   return declared ? list : std::string();
 }
 
+std::string VirtualName()
+{
+  static std::atomic<int> number{0};
+  return "/vsimem/otbtorch-" + std::to_string(getpid()) + "-" + std::to_string(number++) + ".vrt";
+}
+
+/** Has an image neither projection nor geotransform? */
+bool IsPixelGrid(const itk::ImageBase<2>* image)
+{
+  bool plain = dynamic_cast<const otb::ImageCommons&>(*image).GetProjectionRef().empty();
+  for (int d = 0; d < 2; ++d)
+  {
+    plain = plain && image->GetOrigin()[d] == .5 && image->GetSpacing()[d] == 1. && image->GetDirection()[d][d] == 1.;
+  }
+  return plain;
+}
+
 } // namespace
+
+/** A view of a data set whose positions are its pixels, y pointing up. */
+void* Rasters::InPixels(void* dataset, const std::string& option)
+{
+  const std::vector<std::string> words = {
+      "-of", "VRT", "-nogcp", "-a_ullr", "0", "0", std::to_string(GDALGetRasterXSize(dataset)), std::to_string(-GDALGetRasterYSize(dataset))};
+  char** arguments = nullptr;
+  for (const auto& w : words)
+  {
+    arguments = CSLAddString(arguments, w.c_str());
+  }
+  GDALTranslateOptions* translate = GDALTranslateOptionsNew(arguments, nullptr);
+  CSLDestroy(arguments);
+  const std::string file = VirtualName();
+  int wrong = 0;
+  GDALDatasetH made = GDALTranslate(file.c_str(), dataset, translate, &wrong);
+  GDALTranslateOptionsFree(translate);
+  m_VirtualFiles.push_back(file);
+  if (!made || wrong)
+  {
+    throw Error(Complaint(option, std::string("a file that cannot be read through a VRT (") + CPLGetLastErrorMsg() + ")", "an image file", ""));
+  }
+  GDALSetProjection(made, "");
+  GDALFlushCache(made);
+  return made;
+}
 
 std::pair<std::string, std::string> SplitName(const std::string& extended)
 {
@@ -258,7 +307,7 @@ OpenedRaster Rasters::Open(const std::string& name, const std::string& option, b
 }
 
 OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::string& referenceName, const std::string& name, const std::string& option,
-                             const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled, bool asFloat)
+                             const Resampling& how, bool& resampled, bool asFloat)
 {
   resampled = false;
   OpenedRaster opened = this->Open(name, option, asFloat);
@@ -266,7 +315,10 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   try
   {
     otb::dl::CheckSameGrid(reference, referenceName, opened.image, option);
-    return opened;
+    if (how.shift[0] == 0. && how.shift[1] == 0.)
+    {
+      return opened;
+    }
   }
   catch (const Error& e)
   {
@@ -275,56 +327,73 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   const auto [path, options] = SplitName(name);
   const std::string wkt = dynamic_cast<const otb::ImageCommons&>(*reference).GetProjectionRef();
   const std::string own = dynamic_cast<const otb::ImageCommons&>(*opened.image).GetProjectionRef();
-  if (wkt.empty() || own.empty() || difference.find("do not overlap") != std::string::npos)
+  // On one grid, or without any georeference, positions are counted in pixels: nothing else needs to be known of the files.
+  const bool inPixels = difference.empty() || (IsPixelGrid(reference) && IsPixelGrid(opened.image));
+  if (!inPixels && (wkt.empty() || own.empty() || difference.find("do not overlap") != std::string::npos))
   {
     throw Error(difference);
   }
 
   const Dataset source = OpenDataset(path, option);
-  std::string values = isNoData ? DeclaredNoData(source.get(), option) : std::string();
-  if (values.empty() && noData)
+  std::string values = how.isNoData ? DeclaredNoData(source.get(), option) : std::string();
+  const bool declared = !values.empty();
+  if (values.empty() && how.noData)
   {
-    std::ostringstream value;
-    value << std::setprecision(17) << *noData;
-    values = value.str();
+    values = Text(*how.noData);
   }
-  if (values.empty() && !Covers(source.get(), reference, wkt))
+  const auto size = reference->GetLargestPossibleRegion().GetSize();
+  const bool fillNaN = values.empty() && how.isNoData && asFloat;
+  if (values.empty() && !fillNaN &&
+      !(inPixels ? GDALGetRasterXSize(source.get()) >= static_cast<int>(size[0]) && GDALGetRasterYSize(source.get()) >= static_cast<int>(size[1])
+                 : Covers(source.get(), reference, wkt)))
   {
     throw Error(Complaint(option, "\"" + path + "\", which does not cover the whole of " + referenceName + " and has no no-data value", "a value for the rest",
                           "Declare one: gdal_edit.py -a_nodata VALUE."));
   }
-
-  const auto size = reference->GetLargestPossibleRegion().GetSize();
-  const auto origin = reference->GetOrigin();
-  const auto spacing = reference->GetSpacing();
-  double low[2], high[2];
-  for (int d = 0; d < 2; ++d)
-  {
-    const double step = (reference->GetDirection()[d][d] < 0. ? -1. : 1.) * spacing[d];
-    const double a = origin[d] - .5 * step, b = a + step * static_cast<double>(size[d]);
-    low[d] = std::min(a, b);
-    high[d] = std::max(a, b);
-  }
-  if (reference->GetDirection()[0][0] < 0. || reference->GetDirection()[1][1] > 0.)
+  if (!inPixels && (reference->GetDirection()[0][0] < 0. || reference->GetDirection()[1][1] > 0.))
   {
     throw Error(difference); // upside down: nothing that GDAL's -te can say
   }
-  const auto text = [](double value)
+
+  double grid[6] = {0., 1., 0., 0., 0., 1.};
+  for (int d = 0; d < 2; ++d)
   {
-    std::ostringstream out;
-    out << std::setprecision(17) << value;
-    return out.str();
-  };
-  std::vector<std::string> words = {"-of", "VRT", "-t_srs", wkt, "-te", text(low[0]), text(low[1]), text(high[0]), text(high[1]), "-ts",
-                                    std::to_string(size[0]), std::to_string(size[1]), "-r", method,
+    const double step = (reference->GetDirection()[d][d] < 0. ? -1. : 1.) * reference->GetSpacing()[d];
+    grid[d == 0 ? 0 : 3] = reference->GetOrigin()[d] - .5 * step;
+    grid[d == 0 ? 1 : 5] = step;
+  }
+  Dataset view; // closed before what it shows
+  double target[6];
+  std::copy(grid, grid + 6, target);
+  if (inPixels)
+  {
+    const double pixels[6] = {0., 1., 0., 0., 0., -1.};
+    std::copy(pixels, pixels + 6, target);
+    view.reset(this->InPixels(source.get(), option));
+  }
+  target[0] += how.shift[0] * target[1];
+  target[3] += how.shift[1] * target[5];
+
+  std::vector<std::string> words = {"-of", "VRT", "-te", Text(target[0]), Text(target[3] + target[5] * static_cast<double>(size[1])),
+                                    Text(target[0] + target[1] * static_cast<double>(size[0])), Text(target[3]), "-ts", std::to_string(size[0]),
+                                    std::to_string(size[1]), "-r", how.method,
                                     // Exact positions: an approximation would depend on what is computed together.
                                     "-et", "0",
                                     // The pixels themselves, not what a pyramid makes of them.
-                                    "-ovr", "NONE", "-wo", "UNIFIED_SRC_NODATA=NO", "-wo", "NUM_THREADS=1"};
-  if (!isNoData)
+                                    "-ovr", "NONE", "-wo", "NUM_THREADS=1"};
+  words.insert(words.end(), {"-wo", how.allBands && !declared ? "UNIFIED_SRC_NODATA=YES" : "UNIFIED_SRC_NODATA=NO"});
+  if (!inPixels)
+  {
+    words.insert(words.end(), {"-t_srs", wkt});
+  }
+  if (asFloat)
+  {
+    words.insert(words.end(), {"-ot", "Float32"}); // no rounding between the file and what reads it
+  }
+  if (!how.isNoData || fillNaN)
   {
     // What the file declares as no-data is looked at where all masks are, and fills nothing here.
-    words.insert(words.end(), {"-srcnodata", "None", "-dstnodata", "None", "-wo", "INIT_DEST=" + values});
+    words.insert(words.end(), {"-srcnodata", "None", "-dstnodata", "None", "-wo", "INIT_DEST=" + (fillNaN ? "nan" : values)});
   }
   else if (!values.empty())
   {
@@ -337,9 +406,8 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   }
   GDALWarpAppOptions* warp = GDALWarpAppOptionsNew(arguments, nullptr);
   CSLDestroy(arguments);
-  static std::atomic<int> number{0};
-  const std::string file = "/vsimem/otbtorch-" + std::to_string(getpid()) + "-" + std::to_string(number++) + ".vrt";
-  GDALDatasetH datasets[] = {source.get()};
+  const std::string file = VirtualName();
+  GDALDatasetH datasets[] = {view ? view.get() : source.get()};
   int wrong = 0;
   const Dataset made(GDALWarp(file.c_str(), nullptr, 1, datasets, warp, &wrong));
   GDALWarpAppOptionsFree(warp);
@@ -347,6 +415,12 @@ OpenedRaster Rasters::OpenOn(const itk::ImageBase<2>* reference, const std::stri
   {
     throw Error(
         Complaint(option, "\"" + path + "\", which cannot be resampled (" + CPLGetLastErrorMsg() + ")", "an image that overlaps with " + referenceName, ""));
+  }
+  // Where the pixels were taken is the warper's business; what they show lies on the grid of the reference.
+  GDALSetGeoTransform(made.get(), grid);
+  if (inPixels)
+  {
+    GDALSetProjection(made.get(), wkt.c_str());
   }
   m_VirtualFiles.push_back(file);
   GDALFlushCache(made.get());

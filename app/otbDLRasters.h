@@ -30,6 +30,16 @@ struct OpenedRaster
   std::vector<std::string> descriptions; ///< of the bands, as GDAL tells them; empty strings where there are none
 };
 
+/** How a file is brought onto another grid. */
+struct Resampling
+{
+  std::string method = "cubic"; ///< near, bilinear or cubic, as GDAL calls them
+  std::optional<double> noData; ///< of pixels outside the file; none: NaN if pixels are made float and isNoData, else it must cover the reference
+  bool isNoData = true;         ///< does the value stand for no-data inside the file as well? (Else it only fills what is outside.)
+  bool allBands = false;        ///< is a pixel no-data where all bands hold the value that the file does not declare itself? Else band by band
+  double shift[2] = {0., 0.};   ///< pixels of the reference, right and down: pixel p of the result shows what the file has at p + shift
+};
+
 /** \class Rasters
  * \brief Opens image files without changing their type, if need be on another grid.
  *
@@ -51,17 +61,16 @@ public:
    * \throw dl::Error when it cannot be read */
   OpenedRaster Open(const std::string& name, const std::string& option, bool asFloat = false);
 
-  /** Opens a file on the grid of a reference image, resampled when it has another.
-   * \param method near, bilinear or cubic, as GDAL calls them
-   * \param noData of pixels outside the file; none: then it must cover the reference
-   * \param isNoData does the value stand for no-data inside the file as well? (Else it only fills what is outside.)
-   * \param resampled out: was it? */
+  /** Opens a file on the grid of a reference image, resampled when it has another, or is to be shifted. Two images without a georeference share the upper left
+   * corner. \param resampled out: was it? */
   OpenedRaster OpenOn(const itk::ImageBase<2>* reference, const std::string& referenceName, const std::string& name, const std::string& option,
-                      const std::string& method, std::optional<double> noData, bool isNoData, bool& resampled, bool asFloat = false);
+                      const Resampling& how, bool& resampled, bool asFloat = false);
 
   void Clear();
 
 private:
+  void* InPixels(void* dataset, const std::string& option);
+
   std::vector<itk::ProcessObject::Pointer> m_Readers;
   std::vector<std::string> m_VirtualFiles;
 };

@@ -106,6 +106,7 @@ private:
     AddViewsParameter();
 
     AddAlignParameter();
+    AddRadiometryParameter();
     AddObjectParameters();
 
     AddRunParameters();
@@ -172,11 +173,7 @@ private:
 
     auto filter = dl::PatchMapFilter::New();
     std::vector<dl::PatchMapFilter::Input> inputs;
-    itk::ImageBase<2>::Pointer onto;
-    if (GetParameterString("align") == "resample")
-    {
-      onto = GetParameterImageList("in1")->GetNthElement(0);
-    }
+    const Grid grid = ChooseGrid("in1");
     std::size_t reference = 0;
     for (const auto& input : contract.inputs)
     {
@@ -187,18 +184,17 @@ private:
       }
       // Outputs lie on the grid of the first date, whatever the order of the network's arguments.
       reference = input.date == 1 ? inputs.size() : reference;
-      inputs.push_back(MakeInput(input.date == 1 ? "in1" : "in2", input, onto));
+      inputs.push_back(MakeInput(input.date == 1 ? "in1" : "in2", input, grid));
     }
     if (std::any_of(contract.inputs.begin(), contract.inputs.end(), dl::IsPairFeature))
     {
       otbAppLogINFO(<< "The network asks for the regression between the dates: it is fitted on the whole scene first");
     }
-    filter->SetInputs(std::move(inputs));
+    filter->SetInputs(inputs);
     filter->SetReferenceInput(reference);
     if (HasValue("mask"))
     {
-      filter->SetMask(GetParameterImage("mask"), "mask");
-      NoteInput("mask");
+      filter->SetMask(MakeMask("mask", grid), "mask");
     }
     filter->SetOperator(decision);
     filter->SetTiling(contract.tiling);
@@ -218,7 +214,9 @@ private:
       m_Classes.clear();
     }
     m_Model = contract.id + (GetNumberOfMembers() > 1 ? " and " + std::to_string(GetNumberOfMembers() - 1) + " more" : "");
-    m_Contract = contract;
+    PrepareOutputs(filter, keys);
+    Coregister(filter, inputs, grid);
+    MatchRadiometry(filter, inputs);
     PrepareRun(filter, contract, keys, views);
     CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone

@@ -476,7 +476,7 @@ private:
         }
         else
         {
-          opened.push_back(m_Rasters.OpenOn(m_Reference, m_ReferenceName, files[k], option, method, noData, isNoData, resampled));
+          opened.push_back(m_Rasters.OpenOn(m_Reference, m_ReferenceName, files[k], option, {method, noData, isNoData}, resampled));
         }
         warped += resampled;
       }

@@ -117,8 +117,13 @@ private:
 };
 
 /** Compares two grids: size, spacing, origin, projection.
+ * \param advice what to do about it
  * \throw Error that names every difference */
-void CheckSameGrid(const itk::ImageBase<2>* reference, const std::string& referenceName, const itk::ImageBase<2>* image, const std::string& name);
+void CheckSameGrid(const itk::ImageBase<2>* reference, const std::string& referenceName, const itk::ImageBase<2>* image, const std::string& name,
+                   const std::string& advice = "Bring it onto that grid first, with otbcli_Superimpose.");
+
+/** Are two descriptions of a projection the same one? Two that are empty are. */
+bool SameProjection(const std::string& a, const std::string& b);
 
 } // namespace dl
 } // namespace otb

@@ -294,6 +294,7 @@ struct ModelContract
   Tiling tiling;
   double temperature = 1.;
   double threshold = .5;
+  bool radiometricMatching = true; ///< may date 2 be matched to date 1 before it is scaled? change-detection
 
   // change-likelihood: exactly one of these four.
   std::optional<GenerativeSpec> generative;

@@ -61,6 +61,12 @@ public:
   /** The grid of patches. Valid after UpdateOutputInformation(). */
   PatchGrid GetGrid() const;
 
+  /** Where engines get the pixels of the inputs from; lives no longer than the filter. Valid after UpdateOutputInformation(). */
+  std::shared_ptr<PixelSource> MakePixelSource();
+
+  /** How the inputs are scaled, and what is no-data in them. */
+  std::vector<InputNormalisation> MakeNormalisations() const;
+
 protected:
   PatchMapFilter() = default;
   ~PatchMapFilter() override = default;
@@ -69,12 +75,6 @@ protected:
   const itk::ImageBase<2>* GetReference() const override;
   std::pair<int, int> GetTileHint() const override;
   std::unique_ptr<MapEngine> MakeEngine() override;
-
-  /** Where engines get the pixels of the inputs from; lives no longer than the filter. */
-  std::shared_ptr<PixelSource> MakePixelSource();
-
-  /** How the inputs are scaled, and what is no-data in them. */
-  std::vector<InputNormalisation> MakeNormalisations() const;
 
 private:
   class UpstreamSource;

@@ -127,6 +127,7 @@ def change_detection(
     nodata=None,
     nodata_rule="all",
     nodata_fill=0.0,
+    radiometric_matching=True,
     architecture="unspecified",
     recipe=None,
     authors=None,
@@ -148,6 +149,7 @@ def change_detection(
         gsd_m: ground sampling distance of the training data, metres.
         nodata: value that stands for no-data in raw images that declare none.
         nodata_fill: what the network sees there, after scaling.
+        radiometric_matching: may an application match date 2 to date 1 before it is scaled?
 
     The result is not validated here: ``validate`` reports every violation, ``export`` refuses.
     """
@@ -199,7 +201,7 @@ def change_detection(
             inputs.append(made_input(f"r{date}", "regression", 4 * len(bands), **fields))
         inputs.append(made_input("s", "regression_score", 1))
 
-    return _item(
+    item = _item(
         id,
         "change-detection",
         inputs,
@@ -211,6 +213,9 @@ def change_detection(
         mlm_task="semantic-segmentation",
         bands=bands,
     )
+    if not radiometric_matching:
+        item["properties"]["otb:radiometric_matching"] = False
+    return item
 
 
 def _with_result(entry, dims, space, mlm_task="semantic-segmentation"):

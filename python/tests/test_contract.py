@@ -52,6 +52,14 @@ def paths(contract):
     return [v.path for v in validate(contract)]
 
 
+def test_matching_is_forbidden_by_one_word():
+    assert "otb:radiometric_matching" not in good()["properties"]
+    contract = good(radiometric_matching=False)
+    assert contract["properties"]["otb:radiometric_matching"] is False
+    assert validate(contract) == []
+    assert paths(edit(f"{P}/otb:radiometric_matching", 1)) == [f"{P}/otb:radiometric_matching"]
+
+
 def test_valid():
     assert validate(good()) == []
     assert validate(semantic()) == []

@@ -2357,6 +2357,11 @@ ModelContract ModelContract::Parse(const std::string& text, const std::string& o
     ours.insert(likelihoodKinds.begin(), likelihoodKinds.end());
     ours.insert("otb:methods");
   }
+  if (!ofSeries && !ofLikelihood)
+  {
+    ours.insert("otb:radiometric_matching");
+    c.radiometricMatching = r.Flag(*P, path, "otb:radiometric_matching") || !P->contains("otb:radiometric_matching");
+  }
   r.Foreign(*P, path, ours, {"mlm:name", "mlm:architecture", "mlm:tasks", "mlm:input", "mlm:output"});
   c.name = r.String(*P, path, "mlm:name", true);
   c.architecture = r.String(*P, path, "mlm:architecture", true);

@@ -33,27 +33,6 @@ std::string Pair(const T& a, const T& b, const char* between)
   return text.str();
 }
 
-/** Are two descriptions of a projection the same one? */
-bool SameProjection(const std::string& a, const std::string& b)
-{
-  if (a == b)
-  {
-    return true;
-  }
-  if (a.empty() || b.empty())
-  {
-    return false;
-  }
-  try
-  {
-    return SpatialReference::FromDescription(a) == SpatialReference::FromDescription(b);
-  }
-  catch (const std::exception&)
-  {
-    return false;
-  }
-}
-
 const ImageCommons& Commons(const itk::ImageBase<2>* image)
 {
   const auto* commons = dynamic_cast<const ImageCommons*>(image);
@@ -88,7 +67,28 @@ std::string ProjectionName(const std::string& wkt)
 }
 } // namespace
 
-void CheckSameGrid(const itk::ImageBase<2>* reference, const std::string& referenceName, const itk::ImageBase<2>* image, const std::string& name)
+bool SameProjection(const std::string& a, const std::string& b)
+{
+  if (a == b)
+  {
+    return true;
+  }
+  if (a.empty() || b.empty())
+  {
+    return false;
+  }
+  try
+  {
+    return SpatialReference::FromDescription(a) == SpatialReference::FromDescription(b);
+  }
+  catch (const std::exception&)
+  {
+    return false;
+  }
+}
+
+void CheckSameGrid(const itk::ImageBase<2>* reference, const std::string& referenceName, const itk::ImageBase<2>* image, const std::string& name,
+                   const std::string& advice)
 {
   const auto size0 = reference->GetLargestPossibleRegion().GetSize(), size = image->GetLargestPossibleRegion().GetSize();
   const auto spacing0 = SignedSpacing(reference), spacing = SignedSpacing(image);
@@ -139,7 +139,7 @@ void CheckSameGrid(const itk::ImageBase<2>* reference, const std::string& refere
   }
   if (!found.empty())
   {
-    throw Error(Complaint(name, found, expected + " as " + referenceName, overlap + "Bring it onto that grid first, with otbcli_Superimpose."));
+    throw Error(Complaint(name, found, expected + " as " + referenceName, overlap + advice));
   }
 }
 

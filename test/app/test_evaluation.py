@@ -249,7 +249,8 @@ def test_results_do_not_depend_on_memory_threads_or_files(maps, tmp_path, mode):
     else:
         parameters.update(errors="errors.tif", block=50)
     results = []
-    for k, (ram, threads, tiled) in enumerate([(256, 2, False), (1, 1, False), (8, 4, True)]):
+    settings = [(256, 2, False), (1, 1, False), (8, 4, True)]
+    for k, (ram, threads, tiled) in enumerate(settings if mode in ("binary", "score") else settings[::2]):
         folder = tmp_path / str(k)
         folder.mkdir()
         files = {}
@@ -262,7 +263,7 @@ def test_results_do_not_depend_on_memory_threads_or_files(maps, tmp_path, mode):
         run(mode=mode, out="out.json", cwd=folder, ram=ram, threads=threads, **dict(parameters, **files)).ok()
         errors = read(folder / "errors.tif").tobytes() if "errors" in parameters else b""
         results.append(((folder / "out.json").read_bytes(), errors, points_of(folder / "points.gpkg") if mode == "sample" else None))
-    assert results[0] == results[1] == results[2]
+    assert all(r == results[0] for r in results)
 
 
 # ---------------------------------------------------------------------------------------------
@@ -332,6 +333,19 @@ def test_a_reference_on_another_grid_is_refused_or_resampled(maps, tmp_path):
     found = evaluate(tmp_path, in_=maps.files["change"], ref=half, align="resample", draws=0)
     truth = maps.truth[::2, ::2].repeat(2, 0).repeat(2, 1)[:HEIGHT, :WIDTH]
     close(found["pooled"]["metrics"]["binary"]["values"], binary(maps.decision, truth))
+
+
+def test_a_band_is_chosen_by_name_and_values_stand_for_others(maps, tmp_path):
+    """As Hi-UCD's references are: labels in two bands, then 0 unlabelled, 1 unchanged, 2 changed."""
+    third = np.where(maps.unlabelled, 0, 1 + maps.truth)
+    bands = write(tmp_path / "bands.tif", np.stack([maps.classes[0], maps.classes[1], third]), kind=gdal.GDT_Byte)
+    common = dict(in_=maps.files["change"], ref=f"{bands}?&bands=3", draws=0)
+    expected = binary(maps.decision[~maps.unlabelled], maps.truth[~maps.unlabelled])
+    close(evaluate(tmp_path, refpos=2, refneg=1, **common)["pooled"]["metrics"]["binary"]["values"], expected)
+    found = evaluate(tmp_path, refmap=["1:0", "2:1"], refnodata=0, **common)["pooled"]
+    # Values are no-data as the file holds them, and mapped afterwards.
+    close(found["metrics"]["binary"]["values"], expected)
+    assert found["pixels"]["no_reference"] == np.count_nonzero(maps.unlabelled)
 
 
 def test_a_reference_without_georeference_is_laid_pixel_upon_pixel(maps, tmp_path):

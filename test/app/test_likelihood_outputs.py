@@ -315,7 +315,7 @@ def test_dates_of_other_pixel_sizes_are_resampled(scene, whole, tmp_path):
     path = write(tmp_path / "coarse.tif", coarse, transform=transform, nodata=0)
     options = dict(in1=files["in1"], in2=path, align="resample")
     found, done = maps(tmp_path / "a", ["out", "change"], **options)
-    assert "is resampled onto the grid" in done.text()
+    assert "resampled onto the grid of in1 (" in done.text()
     assert facts(tmp_path / "a" / "out.tif").transform == TRANSFORM
     assert (found["change"] == 1)[truth & valid].mean() > 0.8
     by_tiles, _ = maps(

@@ -87,10 +87,8 @@ def test_bands_of_all_resolutions_are_taken_together(tmp_path):
     sizes = {facts(f).width for f in given["in1"]}
     if len(sizes) == 1:
         pytest.skip("all bands were resampled to 10 m")
-    refused = run(out=tmp_path / "o.tif", **given)
-    assert 0 < refused.returncode < 128 and "in1" in refused.log
-    assert list(tmp_path.iterdir()) == []
-    found, done = maps(tmp_path, ["out", "change"], align="resample", **given)
+    found, done = maps(tmp_path, ["out", "change"], **given)
+    assert done.text().count("4 of its 8 file(s) with coarser pixels (2, 6 times)") == 2
     assert "8 and 8 bands" in done.log
     truth, valid = labels("beirut"), found["out"] != -9999
     area, precision = quality(found["out"][valid], truth[valid])

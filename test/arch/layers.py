@@ -33,6 +33,7 @@ FILTER = {
     "otbDLLegendFiles.h",
     "otbDLMapFilter.h",
     "otbDLObjectMatches.h",
+    "otbDLPairShift.h",
     "otbDLPatchMapFilter.h",
     "otbDLSceneMapFilter.h",
     "otbDLSeriesMapFilter.h",
