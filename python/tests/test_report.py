@@ -298,7 +298,7 @@ def test_objects_largest_and_most_doubtful(scene):
     assert [f["id"] for f in objects.largest(3)] == [1, 3, 2]
     assert [f["id"] for f in objects.doubtful(2, 0.7)] == [4, 2]
     assert [f["id"] for f in objects.doubtful(2)] == [2, 4]
-    assert objects.area() == (1089, 108900.0)
+    assert objects.area() == (1089, 108900.0) and objects.median() == (144 + 320) / 2
 
 
 def test_thumbnails_show_their_object(scene):

@@ -174,7 +174,7 @@ class Areas:
             "objects_text",
             n=w.integer(o.count()),
             area=w.area(metres) if metres is not None else w.pixels(pixels),
-            median=self._object_area(float(np.median(o.areas()))),
+            median=self._object_area(o.median()),
         )
         groups = [Figure(title=w("o_largest"), text=w("o_largest_text"), objects=[self._object(f) for f in o.largest(OBJECTS)])]
         doubtful = o.doubtful(OBJECTS, self.threshold)

@@ -5,8 +5,6 @@ import datetime
 import json
 import os
 
-import numpy as np
-
 from .accuracy import Accuracy
 from .areas import Areas
 from .evaluation import interval, value
@@ -104,10 +102,8 @@ class Page(Maps, Accuracy, Areas):
             pixels, metres, share = self._changed()
             add(w("v_area"), w.area(metres) if metres is not None else w.pixels(pixels), w("v_share", share=w.percent(share)))
         if self.objects:
-            sizes = self.objects.areas()
-            note = ""
-            if sizes.size:
-                note = w("v_objects_note", area=self._object_area(float(np.median(sizes))))
+            middle = self.objects.median()
+            note = w("v_objects_note", area=self._object_area(middle)) if middle is not None else ""
             add(w("v_objects"), w.integer(self.objects.count()), note)
         return cards
 

@@ -69,9 +69,13 @@ class Objects:
         pixels = self._first("SELECT SUM(area_px) FROM %s" % self._table) or 0
         return pixels, self._first("SELECT SUM(area_m2) FROM %s" % self._table) if self.has_metres else None
 
-    def areas(self):
-        """All areas, in pixels: one number an object."""
-        return np.array([f.GetField(0) for f in self._query("SELECT area_px FROM %s" % self._table)], np.float64)
+    def median(self):
+        """The median area, in pixels; None of no objects."""
+        n = self.count()
+        middle = (
+            self._query("SELECT area_px FROM %s ORDER BY area_px LIMIT %d OFFSET %d" % (self._table, 2 - n % 2, (n - 1) // 2)) if n else []
+        )
+        return sum(f.GetField(0) for f in middle) / len(middle) if middle else None
 
     def largest(self, n):
         return self._query("SELECT * FROM %s ORDER BY area_px DESC, id LIMIT %d" % (self._table, n))
