@@ -67,14 +67,10 @@ class Accuracy:
                 notes.append(w("blocks", blocks=w.integer(e.blocks), side=side))
         if not (tables or plots):
             return None
-        # The small matrix fills a gap in the grid, if there is one.
-        free = "tables" if len(tables) % 3 else "plots" if sum(not p.wide for p in plots) % 3 else None
-        beside = Figure({free: matrices.pop(0)}) if e and e.binary and free else Figure()
         return {
             "kind": "accuracy",
             "heading": w("s_accuracy" if e else "h_histogram"),
             "tables": tables,
-            "beside": beside,
             "plots": plots,
             "matrices": matrices,
             "notes": notes,
