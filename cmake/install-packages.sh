@@ -3,7 +3,8 @@
 set -eu
 
 # Build: OTB's exported targets want Qt, Qwt, FFTW, TinyXML and three of OTB's own programs to be there. OpenBLAS: without it LibTorch's matrix
-# products run some twenty times slower. Tests: GoogleTest, pytest, jsonschema. Demo: NumPy, GDAL for Python, matplotlib.
+# products run some twenty times slower. Tests: GoogleTest, pytest, jsonschema. Demo and reports: NumPy, GDAL for Python, matplotlib, Pillow,
+# Jinja2, Markdown (PDF: also weasyprint, which is not installed here).
 packages="
   cmake g++ make
   libotb-dev otb-bin otb-bin-qt otb-qgis
@@ -11,7 +12,7 @@ packages="
   libboost-filesystem-dev libboost-serialization-dev
   qtbase5-dev qttools5-dev libqt5opengl5-dev libqwt-qt5-dev libfftw3-dev libtinyxml-dev
   libgtest-dev libgmock-dev
-  python3 python3-torch python3-numpy python3-gdal python3-matplotlib python3-pytest python3-jsonschema
+  python3 python3-torch python3-numpy python3-gdal python3-matplotlib python3-pil python3-jinja2 python3-markdown python3-pytest python3-jsonschema
 "
 
 missing=""

@@ -12,6 +12,7 @@ import sys
 
 from . import contract as contracts
 from .contract import ContractError
+from .report import ReportError
 
 
 def _number(value):
@@ -336,6 +337,13 @@ def _parser():
     command = commands.add_parser("train-sits", help=text, description=text)
     train_sits.add_arguments(command)
     command.set_defaults(run=train_sits.command)
+
+    from .report import command as report  # imports nothing that a machine may lack
+
+    text = "Report of a run: one HTML file, its PDF, a QGIS project."
+    command = commands.add_parser("report", help=text, description=text)
+    report.add_arguments(command)
+    command.set_defaults(run=report.command)
     return parser
 
 
@@ -345,7 +353,7 @@ def main(argv=None):
     try:
         code = args.run(args)
         sys.stdout.flush()
-    except ContractError as error:
+    except (ContractError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
