@@ -312,7 +312,12 @@ void WriteSample(const std::string& file, const DrawnSample& sample, const Evalu
     dataset.reset();
     check(CPLGetLastErrorType() < CE_Failure);
   }
-  RemoveFile(file);
+  // In one step: the one before may have been labelled by hand.
+  std::error_code ec;
+  for (const char* added : {"-journal", "-wal", "-shm"})
+  {
+    fs::remove(file + added, ec);
+  }
   fs::rename(part, file);
 }
 

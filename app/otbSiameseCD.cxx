@@ -235,23 +235,24 @@ private:
       throw dl::Error(dl::Complaint("window", std::to_string(window), "an odd number of pixels", "The window has a middle pixel."));
     }
     auto& tiling = contract.tiling;
-    if (tiling.blend != dl::Blend::Crop || window == 1)
-    {
-      return;
-    }
     const int multiple = tiling.multiple, radius = (window - 1) / 2;
-    const auto cut = [multiple](int halo) { return (halo + multiple - 1) / multiple * multiple; };
-    if (2 * cut(tiling.halo + radius) >= tiling.patch)
+    const bool crop = tiling.blend == dl::Blend::Crop;
+    const auto fits = [&](int r) { return 2 * r < tiling.patch && (!crop || 2 * ((tiling.halo + r + multiple - 1) / multiple * multiple) < tiling.patch); };
+    if (window > 1 && !fits(std::min(radius, tiling.patch)))
     {
-      int most = radius;
-      while (most > 0 && 2 * cut(tiling.halo + most) >= tiling.patch)
+      int most = std::min(radius, tiling.patch);
+      while (most > 0 && !fits(most))
       {
         --most;
       }
       throw dl::Error(dl::Complaint("window", std::to_string(window),
                                     "at most " + std::to_string(2 * most + 1) + " with this model: patches of " + std::to_string(tiling.patch) +
-                                        " pixels, a halo of " + std::to_string(tiling.halo),
+                                        " pixels, a halo of " + std::to_string(crop ? tiling.halo : 0),
                                     "Choose a smaller window, or smooth the probability map afterwards."));
+    }
+    if (!crop)
+    {
+      return;
     }
     tiling.halo += radius;
   }

@@ -174,7 +174,7 @@ int ChangeDecision::NetworkChannels() const
 
 int ChangeDecision::ScoreChannels() const
 {
-  return NetworkChannels() + (m_Mutual ? 1 : 0); // mean entropy of the predictions
+  return NetworkChannels() + (m_Mutual ? 1 : 0); // mutual information of the predictions
 }
 
 void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, const Region& part, float* scores) const
@@ -204,6 +204,13 @@ void ChangeDecision::Score(const std::vector<BatchView>& outputs, int n, const R
   for (std::size_t i = 0; i < sums.size(); ++i)
   {
     scores[i] = static_cast<float>(sums[i] / static_cast<double>(predictions));
+  }
+  // Here, and not in the decision: after smoothing or blending, differences between pixels would count as disagreement.
+  for (std::ptrdiff_t i = 0; m_Mutual && i < plane; ++i)
+  {
+    float& information = scores[channels * plane + i];
+    information = Entropy(scores + i, plane) - information;
+    information = information < 0.f ? 0.f : information; // rounding; NaN stays
   }
 }
 
@@ -342,8 +349,7 @@ void ChangeDecision::Decide(const float* scores, std::ptrdiff_t scoreStride, std
         out = confidence;
         if (m_Mutual)
         {
-          // Rounding may leave a little less than nothing.
-          results[++band * resultStride + i] = std::max(0.f, Entropy(scores + i, scoreStride) - s(NetworkChannels()));
+          results[++band * resultStride + i] = s(NetworkChannels());
         }
         break;
       }

@@ -267,6 +267,19 @@ def test_a_window_averages_the_probability_where_there_is_data(
     assert (read(paths["out"]) != read(plain["out"])).mean() > 0.001
 
 
+@pytest.mark.parametrize("more", [dict(window=9), dict(blend="hann", window=5)], ids=str)
+def test_members_that_agree_know_no_more_together_however_it_is_smoothed(
+    more, models, scene, tmp_path
+):
+    for name in ("one", "other"):
+        shutil.copy(models / "unet.pt", tmp_path / f"{name}.pt")
+    (tmp_path / "list.txt").write_text("one.pt\nother.pt\n")
+    paths, _ = run_all(tmp_path / "list.txt", tmp_path, scene, outputs=ALL, **more)
+    information, valid = read(paths["conf"])[1], scene.valid()
+    assert (information[~valid] == -1).all()
+    assert np.abs(information[valid]).max() < 1e-6
+
+
 # ---------------------------------------------------------------------------------------------
 # The regression of the pair
 
@@ -431,6 +444,9 @@ def test_what_is_not_allowed_is_refused(models, small, tmp_path, contract_of):
     tiling = contract_of("unet.pt")["properties"]["otb:tiling"]
     most = 2 * (tiling["patch"] // 2 - margin(tiling) - tiling.get("multiple", 1)) + 1
     refused(small, tmp_path, ["window: found", "at most"], unet, window=2 * most + 41)
+    for window in (999999, 2**31 - 1):
+        refused(small, tmp_path, ["window: found", "at most"], unet, window=window)
+        refused(small, tmp_path, ["window: found", "at most"], unet, window=window, blend="hann")
     done = run(in1=small.in1, in2=small.in2, model=unet, out=tmp_path / "w.tif", window=most)
     assert done.ok()
 
