@@ -7,6 +7,7 @@
 #include "otbDLApplication.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 #include "otbDLLegendFiles.h"
 #include "otbDLRasters.h"
 
@@ -50,6 +51,7 @@ namespace fs = std::filesystem;
 using otb::dl::Complaint;
 using otb::dl::Error;
 using otb::dl::Join;
+using otb::dl::QuietGdal;
 
 namespace
 {
@@ -172,16 +174,6 @@ private:
     static bool watching = false;
     return watching;
   }
-};
-
-/** GDAL says nothing while it lives. */
-class QuietGdal
-{
-public:
-  QuietGdal() { CPLPushErrorHandler(CPLQuietErrorHandler); }
-  ~QuietGdal() { CPLPopErrorHandler(); }
-  QuietGdal(const QuietGdal&) = delete;
-  QuietGdal& operator=(const QuietGdal&) = delete;
 };
 
 /** Can a data set be read from its first pixel to its last? */

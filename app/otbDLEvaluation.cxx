@@ -7,6 +7,7 @@
 #include "otbDLEvaluation.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 #include "otbDLSceneScore.h"
 
 #include <cpl_conv.h>
@@ -116,9 +117,8 @@ public:
   {
     if (m_Dataset)
     {
-      CPLPushErrorHandler(CPLQuietErrorHandler);
+      const otb::dl::QuietGdal quiet;
       GDALClose(m_Dataset);
-      CPLPopErrorHandler();
     }
     std::error_code ec;
     fs::remove(m_Part, ec);

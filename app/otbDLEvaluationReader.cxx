@@ -7,6 +7,7 @@
 #include "otbDLEvaluationReader.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 #include "otbDLMapFilter.h"
 
 #include "otbVectorImage.h"
@@ -30,25 +31,14 @@ namespace Wrapper
 
 using otb::dl::Complaint;
 using otb::dl::Error;
+using otb::dl::QuietGdal;
 
 namespace
 {
 constexpr std::int64_t cell = 256;
 using ImageType = otb::VectorImage<float, 2>;
 
-struct CloseDataset
-{
-  void operator()(void* dataset) const { GDALClose(dataset); }
-};
-using Dataset = std::unique_ptr<void, CloseDataset>;
-
-struct QuietGdal
-{
-  QuietGdal() { CPLPushErrorHandler(CPLQuietErrorHandler); }
-  ~QuietGdal() { CPLPopErrorHandler(); }
-  QuietGdal(const QuietGdal&) = delete;
-  QuietGdal& operator=(const QuietGdal&) = delete;
-};
+using Dataset = otb::dl::GdalDataset<>;
 
 /** The band that an extended file name asks for. */
 int BandOf(const std::string& options)

@@ -7,6 +7,7 @@
 #include "otbDLEvaluationSample.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 #include "otbDLKeyedRandom.h"
 
 #include <cpl_error.h>
@@ -34,25 +35,14 @@ namespace Wrapper
 namespace fs = std::filesystem;
 using dl::Complaint;
 using dl::Error;
+using dl::QuietGdal;
 
 namespace
 {
 constexpr std::uint32_t sampleTag = 0x73616d70u;
 constexpr std::size_t mostStrata = 1000;
 
-struct Close
-{
-  void operator()(GDALDataset* dataset) const { GDALClose(dataset); }
-};
-using DatasetPointer = std::unique_ptr<GDALDataset, Close>;
-
-struct QuietGdal
-{
-  QuietGdal() { CPLPushErrorHandler(CPLQuietErrorHandler); }
-  ~QuietGdal() { CPLPopErrorHandler(); }
-  QuietGdal(const QuietGdal&) = delete;
-  QuietGdal& operator=(const QuietGdal&) = delete;
-};
+using DatasetPointer = otb::dl::GdalDataset<GDALDataset>;
 
 /** Of one value: how many pixels, and those of the least ranks. */
 struct Candidates

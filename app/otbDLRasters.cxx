@@ -7,6 +7,7 @@
 #include "otbDLRasters.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 #include "otbDLMapFilter.h"
 
 #include "otbImageCommons.h"
@@ -42,18 +43,16 @@ using otb::dl::Error;
 namespace
 {
 
-struct CloseDataset
-{
-  void operator()(void* dataset) const { GDALClose(dataset); }
-};
-using Dataset = std::unique_ptr<void, CloseDataset>;
+using Dataset = otb::dl::GdalDataset<>;
 
 Dataset OpenDataset(const std::string& path, const std::string& option)
 {
   GDALAllRegister(); // OTB does so when it reads its first image
-  CPLPushErrorHandler(CPLQuietErrorHandler);
-  Dataset dataset(GDALOpen(path.c_str(), GA_ReadOnly));
-  CPLPopErrorHandler();
+  Dataset dataset;
+  {
+    const otb::dl::QuietGdal quiet;
+    dataset.reset(GDALOpen(path.c_str(), GA_ReadOnly));
+  }
   if (!dataset)
   {
     throw Error(Complaint(option, "\"" + path + "\", which cannot be read (" + CPLGetLastErrorMsg() + ")", "an image file", ""));

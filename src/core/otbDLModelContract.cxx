@@ -782,7 +782,7 @@ public:
     }
     if (isImage && list->empty())
     {
-      Complain(path + "/bands", "must not be empty for an image");
+      Complain(path + "/bands", "must not be empty");
     }
     for (std::size_t b = 0; b < list->size(); ++b)
     {

@@ -7,6 +7,7 @@
 #include "otbDLChangeObjects.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 #include "otbDLLegendFiles.h"
 #include "otbDLObjectLabels.h"
 #include "otbDLObjectRows.h"
@@ -46,20 +47,7 @@ namespace fs = std::filesystem;
 constexpr double pi = 3.14159265358979323846;
 constexpr int tileWidth = 512, tileHeight = 32; ///< of the raster of labels: rows of tiles stay small, outlines meet few tiles
 
-struct Close
-{
-  void operator()(GDALDataset* dataset) const { GDALClose(dataset); }
-};
-using DatasetPointer = std::unique_ptr<GDALDataset, Close>;
-
-/** GDAL's complaints are told in ours. */
-struct QuietGdal
-{
-  QuietGdal() { CPLPushErrorHandler(CPLQuietErrorHandler); }
-  ~QuietGdal() { CPLPopErrorHandler(); }
-  QuietGdal(const QuietGdal&) = delete;
-  QuietGdal& operator=(const QuietGdal&) = delete;
-};
+using DatasetPointer = GdalDataset<GDALDataset>;
 
 /** A file that is gone when this is, with what GDAL and SQLite put beside it. */
 struct TemporaryFile

@@ -7,6 +7,7 @@
 #include "otbDLLegendFiles.h"
 
 #include "otbDLError.h"
+#include "otbDLGdal.h"
 
 #include <cpl_error.h>
 #include <cpl_minixml.h>
@@ -33,20 +34,7 @@ namespace
 // What QGIS 3.22 (Debian 12) writes itself; later ones read it, and so do earlier ones of version 3.
 const char* const qgisVersion = "3.22.16";
 
-/** GDAL's complaints are told in ours. */
-struct QuietGdal
-{
-  QuietGdal() { CPLPushErrorHandler(CPLQuietErrorHandler); }
-  ~QuietGdal() { CPLPopErrorHandler(); }
-  QuietGdal(const QuietGdal&) = delete;
-  QuietGdal& operator=(const QuietGdal&) = delete;
-};
-
-struct Close
-{
-  void operator()(GDALDataset* dataset) const { GDALClose(dataset); }
-};
-using DatasetPointer = std::unique_ptr<GDALDataset, Close>;
+using DatasetPointer = GdalDataset<GDALDataset>;
 
 using Attributes = std::vector<std::pair<std::string, std::string>>;
 

@@ -30,6 +30,7 @@ INCLUDE = re.compile(r"^\s*#\s*include\s*[<\"]([^>\"]+)[>\"]", re.M)
 # Headers of the project by layer; those of include/ that are not listed are core.
 FILTER = {
     "otbDLChangeObjects.h",
+    "otbDLGdal.h",
     "otbDLLegendFiles.h",
     "otbDLMapFilter.h",
     "otbDLObjectMatches.h",
