@@ -14,11 +14,15 @@ PYTHON ?= /usr/bin/python3
 
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all deps configure build demo screenshot test core-test install bench format clean
+.PHONY: all deps hosts configure build demo screenshot test core-test install bench format clean
 all: build
 
 deps:
 	@cmake/install-packages.sh
+
+# QGIS, Monteverdi and dask: `make test` runs the applications in them.
+hosts:
+	@cmake/install-packages.sh hosts
 
 # Configured again only when a CMake file is newer; make in build/ sees to the rest.
 build/Makefile: CMakeLists.txt CMakePresets.json otb-module.cmake
@@ -73,7 +77,7 @@ screenshot: demo
 	  --objects demo/objects.gpkg --out doc/images/qgis.png
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
-test: build
+test: hosts build
 	ctest --test-dir build --output-on-failure --no-tests=error
 	@$(MAKE) --no-print-directory core-test
 

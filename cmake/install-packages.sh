@@ -1,5 +1,8 @@
 #!/bin/sh
 # Installs the Debian packages that are missing, and only those. As root, or with sudo; otherwise says what to install.
+#   install-packages.sh             what the build, its tests and the demo need
+#   install-packages.sh hosts       also the programs that run the applications: QGIS, Monteverdi, dask, and a screen for them
+#   install-packages.sh package     also what `make package` needs
 set -eu
 
 # Build: OTB's exported targets want Qt, Qwt, FFTW, TinyXML and three of OTB's own programs to be there. OpenBLAS: without it LibTorch's matrix
@@ -14,6 +17,19 @@ packages="
   libgtest-dev libgmock-dev
   python3 python3-torch python3-numpy python3-gdal python3-matplotlib python3-pil python3-jinja2 python3-markdown python3-pytest python3-jsonschema
 "
+
+# Windows are looked at under Xvfb, moved by xdotool and photographed by ImageMagick.
+hosts="qgis python3-qgis qgis-providers monteverdi xvfb xauth x11-utils xdotool imagemagick python3-dask python3-distributed"
+# dpkg-dev finds the packages that our libraries need; lowdown makes manual pages.
+package="dpkg-dev file lowdown"
+
+for group in "$@"; do
+  case $group in
+    hosts) packages="$packages $hosts" ;;
+    package) packages="$packages $package" ;;
+    *) echo "install-packages.sh: no group \"$group\"; there are hosts and package" >&2; exit 2 ;;
+  esac
+done
 
 missing=""
 for package in $packages; do

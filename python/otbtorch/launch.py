@@ -1,0 +1,101 @@
+"""Runs the applications of this module from Python, as a user's command line does.
+
+The launcher of an application is looked for where ``OTBTORCH_BIN`` says, beside this package (the
+``bin`` of its prefix, or of the checkout's ``build``), then on ``PATH``.
+"""
+
+import os
+import pathlib
+import re
+import shutil
+import subprocess
+
+APPLICATIONS = ("SiameseCD", "TimeSeriesClassify", "ChangeLikelihood", "ChangeEvaluation")
+
+
+class LaunchError(Exception):
+    """An application is not there, or failed: the message is the application's own last word.
+
+    ``log`` holds all it printed, ``returncode`` its exit status (negative: the signal that ended
+    it; None: it was not started).
+    """
+
+    def __init__(self, message, log="", returncode=None):
+        super().__init__(message)
+        self.log = log
+        self.returncode = returncode
+
+
+def _folders():
+    if "OTBTORCH_BIN" in os.environ:
+        yield pathlib.Path(os.environ["OTBTORCH_BIN"])
+        return
+    here = pathlib.Path(__file__).resolve()
+    for parent in list(here.parents)[1:6]:
+        yield parent / "bin"
+        yield parent / "build" / "bin"
+
+
+def launcher(application):
+    """The path of ``otbcli_<application>``. Raises LaunchError where there is none."""
+    name = f"otbcli_{application}"
+    for folder in _folders():
+        if (folder / name).is_file():
+            return str(folder / name)
+    found = shutil.which(name)
+    if found is None:
+        raise LaunchError(
+            f"{name} is not found: neither beside this package nor on PATH; install OTBTorch, "
+            "or set OTBTORCH_BIN to the folder that holds it"
+        )
+    return found
+
+
+def arguments(parameters):
+    """A command line from a dictionary: ``{"in1": ["a.tif", "b.tif"], "thr": 0.5}``.
+
+    A list is several words after one key; None leaves a key out; booleans are ``true`` and
+    ``false``.
+    """
+    words = []
+    for key, value in parameters.items():
+        if value is None:
+            continue
+        values = value if isinstance(value, (list, tuple)) else [value]
+        words.append(f"-{key}")
+        words += [str(v).lower() if isinstance(v, bool) else str(v) for v in values]
+    return words
+
+
+def reason(log):
+    """The application's own reason for a failure; the last line of the log if it gave none."""
+    fatal = re.search(r"\((?:FATAL|CRITICAL)\)\s*(?:\w+: )?(.*)", log, re.S)
+    text = fatal.group(1) if fatal else (log.strip().splitlines() or ["it printed nothing"])[-1]
+    text = " ".join(text.split())
+    return re.sub(r"^Caught \S+ during application execution: ", "", text)
+
+
+def run(application, parameters, log=None, env=None):
+    """Runs an application to its end. Returns what it printed.
+
+    :param application: its name, as in ``otbcli_<name>``
+    :param parameters: as :func:`arguments` takes them
+    :param log: a file that gets what it prints as well
+    :param env: variables that are added to this process's own
+    :raises LaunchError: it is not there, or did not end with 0
+    """
+    command = [launcher(application)] + arguments(parameters)
+    done = subprocess.run(
+        command,
+        env=dict(os.environ, **(env or {})),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+    )
+    if log is not None:
+        pathlib.Path(log).write_text(done.stdout, encoding="utf-8")
+    if done.returncode:
+        raise LaunchError(f"{application}: {reason(done.stdout)}", done.stdout, done.returncode)
+    return done.stdout
