@@ -38,19 +38,19 @@ if(LOWDOWN)
   set(_man ${CMAKE_BINARY_DIR}/man/man1)
   set(_pages "")
   foreach(_application ChangeEvaluation ChangeLikelihood SiameseCD TimeSeriesClassify)
-    add_custom_command(OUTPUT ${_man}/otbcli_${_application}.1
+    add_custom_command(OUTPUT ${_man}/otbcli_${_application}.1.gz
       COMMAND ${OTBTorch_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cmake/manual_page.py otbcli_${_application}
         --page ${CMAKE_CURRENT_SOURCE_DIR}/doc/${_application}.md --launcher ${CMAKE_BINARY_DIR}/bin/otbcli_${_application}
         --version ${PROJECT_VERSION} --out ${_man}
       DEPENDS otbapp_${_application} cmake/manual_page.py doc/${_application}.md VERBATIM)
-    list(APPEND _pages ${_man}/otbcli_${_application}.1)
+    list(APPEND _pages ${_man}/otbcli_${_application}.1.gz)
   endforeach()
   foreach(_command otbtorch otbtorch-run)
-    add_custom_command(OUTPUT ${_man}/${_command}.1
+    add_custom_command(OUTPUT ${_man}/${_command}.1.gz
       COMMAND ${OTBTorch_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cmake/manual_page.py ${_command}
         --page ${CMAKE_CURRENT_SOURCE_DIR}/doc/${_command}.md --version ${PROJECT_VERSION} --out ${_man}
       DEPENDS cmake/manual_page.py doc/${_command}.md VERBATIM)
-    list(APPEND _pages ${_man}/${_command}.1)
+    list(APPEND _pages ${_man}/${_command}.1.gz)
   endforeach()
   add_custom_target(manual ALL DEPENDS ${_pages})
   install(DIRECTORY ${_man} DESTINATION share/man COMPONENT Runtime)

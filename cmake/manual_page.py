@@ -1,10 +1,11 @@
 """Manual pages from what is written already: a page of doc/, and what the application says of its parameters.
 
 ``manual_page.py otbcli_SiameseCD --page doc/SiameseCD.md --out man/`` runs ``otbcli_SiameseCD -help`` and writes
-``man/otbcli_SiameseCD.1`` through lowdown, with ``otbgui_SiameseCD.1`` beside it. ``--no-parameters``: the page alone.
+``man/otbcli_SiameseCD.1.gz`` through lowdown, with ``otbgui_SiameseCD.1.gz`` beside it. ``--no-parameters``: the page alone.
 """
 
 import argparse
+import gzip
 import pathlib
 import re
 import subprocess
@@ -81,10 +82,13 @@ def main():
     command = ["lowdown", "-s", "-tman", "-m", f"title={args.name}", "-m", "section=1", "-m", "volume=OTBTorch", "-m", f"source=OTBTorch {args.version}", "-"]
     manual = subprocess.run(command, input=text, stdout=subprocess.PIPE, text=True, check=True).stdout
     args.out.mkdir(parents=True, exist_ok=True)
-    (args.out / f"{args.name}.1").write_text(manual, encoding="utf-8")
+
+    def write(name, page):
+        (args.out / f"{name}.1.gz").write_bytes(gzip.compress(page.encode("utf-8"), mtime=0))
+
+    write(args.name, manual)
     if args.name.startswith("otbcli_"):
-        other = args.name.replace("otbcli_", "otbgui_")
-        (args.out / f"{other}.1").write_text(f".so man1/{args.name}.1\n", encoding="utf-8")
+        write(args.name.replace("otbcli_", "otbgui_"), f".so man1/{args.name}.1\n")
 
 
 if __name__ == "__main__":
