@@ -228,6 +228,38 @@ private:
 
   bool Given(const std::string& key) { return IsParameterEnabled(key) && HasValue(key); }
 
+  /** A list of words. A host like QGIS gives them as one, with spaces between; of classes, whose names may hold spaces, a new one begins with a digit.
+   * \param whole names that are taken as they are */
+  std::vector<std::string> Words(const std::string& key, const std::vector<std::string>& whole = {})
+  {
+    const auto words = GetParameterStringList(key);
+    if (words.size() != 1 || Holds(whole, words[0]))
+    {
+      return words;
+    }
+    const std::string& text = words[0];
+    std::vector<std::string> parts;
+    for (std::size_t k = 0; k < text.size(); ++k)
+    {
+      const bool space = std::isspace(static_cast<unsigned char>(text[k])) != 0;
+      const bool begins = !space && (k == 0 || std::isspace(static_cast<unsigned char>(text[k - 1]))) &&
+                          (parts.empty() || key != "classes" || std::isdigit(static_cast<unsigned char>(text[k])));
+      if (begins)
+      {
+        parts.emplace_back();
+      }
+      if (!parts.empty())
+      {
+        parts.back() += text[k];
+      }
+    }
+    for (auto& part : parts)
+    {
+      part.erase(part.find_last_not_of(" \t\r\n") + 1);
+    }
+    return parts;
+  }
+
   void DoExecute() override
   {
     auto contract = ReadModelContract(true);
@@ -285,8 +317,8 @@ private:
       throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
     }
     const auto* classified = contract.FindOutput("logits") ? contract.FindOutput("logits") : contract.FindOutput("probabilities");
-    const auto classes = dl::SelectClasses(classified ? classified->classes : std::vector<dl::ModelClass>(),
-                                           Given("classes") ? GetParameterStringList("classes") : std::vector<std::string>());
+    const auto classes =
+        dl::SelectClasses(classified ? classified->classes : std::vector<dl::ModelClass>(), Given("classes") ? Words("classes") : std::vector<std::string>());
     auto decision = std::make_shared<dl::Classification>(contract, GetTemperatures(), classes, wanted, GetParameterInt("nodatalabel"),
                                                          static_cast<int>(preparation->CountedSensors().size()));
     this->CheckLabels(classes);
@@ -691,7 +723,7 @@ private:
     bool after = false;
     if (Given(Key("bands", s)))
     {
-      for (const auto& word : GetParameterStringList(Key("bands", s)))
+      for (const auto& word : Words(Key("bands", s), modelBands))
       {
         if (word == "|")
         {
@@ -890,7 +922,7 @@ private:
     }
     if (Given("staticbands"))
     {
-      bands = GetParameterStringList("staticbands");
+      bands = Words("staticbands");
     }
     else
     {

@@ -1056,7 +1056,7 @@ TEST_F(ChangeObjects, Refusals)
   WriteMap(Path("map.tif"), Map(Rows{"11", ".1"}));
   const auto run = [&](const std::string& map, const std::string& score, const std::string& output)
   { return Refusal([&] { WriteChangeObjects(map, score, "proba", 0, output, settings, {}); }); };
-  EXPECT_THAT(run(Path("map.tif"), "", Path("objects.shp")), HasSubstr("ends in .gpkg"));
+  EXPECT_THAT(run(Path("map.tif"), "", Path("objects.json")), HasSubstr("ends in .gpkg"));
   EXPECT_THAT(run(Path("map.tif"), "", Path("no/objects.gpkg")), AllOf(HasSubstr("no directory"), HasSubstr("Create it first")));
   EXPECT_THAT(run(Path("none.tif"), "", Path("objects.gpkg")), HasSubstr("none.tif"));
   std::ofstream(Path("text.tif")) << "no image";
