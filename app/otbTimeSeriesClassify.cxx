@@ -133,7 +133,8 @@ private:
     }
     AddParameter(ParameterType_Choice, "datesfrom", "Where dates come from");
     SetParameterDescription("datesfrom", "The dates files, or the first date in the name of each file");
-    AddChoice("datesfrom.file", "Dates files");
+    AddChoice("datesfrom.auto", "Dates files; names that hold other dates are refused");
+    AddChoice("datesfrom.file", "Dates files, whatever the names say");
     AddChoice("datesfrom.names", "Names of the images");
     MandatoryOff("datesfrom");
     AddParameter(ParameterType_InputImageList, "static", "Image that does not change");
@@ -566,7 +567,7 @@ private:
       }
     }
     const bool all = std::all_of(named.begin(), named.end(), [](const auto& d) { return d.has_value(); });
-    const bool byPlace = HasUserValue("datesfrom") && GetParameterString("datesfrom") == "file";
+    const bool byPlace = GetParameterString("datesfrom") == "file";
     if (all && byName.size() != files.size() && !byPlace)
     {
       std::string strange;
@@ -645,7 +646,9 @@ private:
     {
       for (const auto* other : {"dates", "bands", "maskl", "masktype"})
       {
-        if (Given(Key(other, s)) && HasUserValue(Key(other, s)))
+        // A dialog of QGIS gives every choice, those that were left alone too.
+        const bool untouched = other == std::string("masktype") && GetParameterString(Key(other, s)) == "invalid";
+        if (Given(Key(other, s)) && HasUserValue(Key(other, s)) && !untouched)
         {
           throw dl::Error(dl::Complaint(Key(other, s), "a value, but no series", il + " as well", ""));
         }

@@ -165,7 +165,7 @@ def profile_folder(name):
 
 
 def set_up(profile, otb, applications):
-    """Writes what a profile needs: the provider switched on, its settings, the models, the script of the report. Returns the profile's folder.
+    """Writes what a profile needs: the provider switched on, its settings, the models, the script of the report, the plugin of the styles. Returns the profile's folder.
 
     :param profile: name or folder
     :param otb, applications: as :func:`make` returns them
@@ -174,7 +174,7 @@ def set_up(profile, otb, applications):
     ini = folder / "QGIS" / "QGIS3.ini"
     ini.parent.mkdir(parents=True, exist_ok=True)
     text = ini.read_text(encoding="utf-8") if ini.is_file() else ""
-    text = set_values(text, "PythonPlugins", {"processing": "true", "otbprovider": "true"})
+    text = set_values(text, "PythonPlugins", {"processing": "true", "otbprovider": "true", "otbtorch_styles": "true"})
     text = set_values(text, "Processing", {"Configuration\\OTB_FOLDER": otb, "Configuration\\OTB_APP_FOLDER": applications})
     text = set_values(text, "otbtorch", {"python": str(pathlib.Path(__file__).resolve().parents[2])})
     descriptors.write(ini, text)
@@ -183,6 +183,10 @@ def set_up(profile, otb, applications):
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(data().glob(pattern)):
             descriptors.write(target / path.name, path.read_text(encoding="utf-8"))
+    target = folder / "python" / "plugins" / "otbtorch_styles"
+    target.mkdir(parents=True, exist_ok=True)
+    for path in sorted((data() / target.name).glob("*.*")):
+        descriptors.write(target / path.name, path.read_text(encoding="utf-8"))
     return folder
 
 
