@@ -931,10 +931,11 @@ private:
   void ControlDiscoveries(const dl::ScoreMapEngine& engine)
   {
     GDALDatasetH dataset = GDALOpenEx(m_Objects.c_str(), GDAL_OF_VECTOR | GDAL_OF_UPDATE, nullptr, nullptr, nullptr);
-    OGRLayerH layer = dataset ? GDALDatasetGetLayerByName(dataset, "changes") : nullptr;
+    const bool shapefile = fs::path(m_Objects).extension() == ".shp"; // of one layer, without transactions
+    OGRLayerH layer = !dataset ? nullptr : shapefile ? GDALDatasetGetLayer(dataset, 0) : GDALDatasetGetLayerByName(dataset, "changes");
     if (!layer)
     {
-      throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be opened again", "a GeoPackage", ""));
+      throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be opened again", "what was just written", ""));
     }
     OGRFieldDefnH field = OGR_Fld_Create("pvalue", OFTReal);
     OGR_L_CreateField(layer, field, TRUE);
@@ -958,7 +959,7 @@ private:
         kept = k + 1;
       }
     }
-    bool good = GDALDatasetStartTransaction(dataset, FALSE) == OGRERR_NONE;
+    bool good = shapefile || GDALDatasetStartTransaction(dataset, FALSE) == OGRERR_NONE;
     for (std::size_t k = 0; k < objects.size(); ++k)
     {
       if (k >= kept)
@@ -971,7 +972,7 @@ private:
       good = OGR_L_SetFeature(layer, feature) == OGRERR_NONE && good;
       OGR_F_Destroy(feature);
     }
-    good = GDALDatasetCommitTransaction(dataset) == OGRERR_NONE && good;
+    good = (shapefile || GDALDatasetCommitTransaction(dataset) == OGRERR_NONE) && good;
     GDALClose(dataset);
     if (!good)
     {
