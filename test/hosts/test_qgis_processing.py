@@ -303,7 +303,7 @@ def test_likelihood_with_its_outputs(processing, scene, tmp_path):
     truth, change = pixels(scene["truth"])[:, 10:], pixels(made["change"])[:, 10:]
     assert (change[truth == 1] == 1).mean() > 0.9 and (change[truth == 0] == 1).mean() < 0.1
     calibrated = processing.run("otb:ChangeLikelihood", dict(given, out="TEMPORARY_OUTPUT", pvalue="TEMPORARY_OUTPUT", smooth=1.0, mask=scene["mask"],
-                                                             norm="mahalanobis", seed=3, calibration=made["calibrate"]))
+                                                             norm="mahalanobis", seed=3, alpha=0.05, calibration=made["calibrate"]))
     assert pixels(calibrated["pvalue"]).max() > 0
 
 

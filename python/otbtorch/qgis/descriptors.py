@@ -141,7 +141,7 @@ def violations(name, text, keys, defaults):
             found.append("%s: true unless asked for, and false cannot be passed" % key)
         if kind == "QgsProcessingParameterNumber" and (key not in defaults or float(defaults[key]) != 0) and (name, key) not in INSTEAD_OF_ZERO:
             found.append("%s: 0 cannot be passed, and is not what is taken unless given: say in INSTEAD_OF_ZERO what is to be given" % key)
-        if kind == "QgsProcessingParameterString" and fields[5] == "True" and not optional:
+        if kind == "QgsProcessingParameterString" and fields[4] == "True" and not optional:
             found.append("%s: a list that must be given, of which QGIS makes one word" % key)
         if kind == "QgsProcessingParameterMultipleLayers" and fields[3] == "4" and not optional:
             found.append("%s: a list of files that must be given, of which QGIS drops those that are no layers" % key)
