@@ -345,7 +345,7 @@ private:
     SetDefaultParameterInt("block", 256);
     MandatoryOff("block");
     AddParameter(ParameterType_Int, "draws", "Draws of the bootstrap");
-    SetParameterDescription("draws", "0: no intervals");
+    SetParameterDescription("draws", "0 or -1: no intervals");
     SetDefaultParameterInt("draws", 1000);
     MandatoryOff("draws");
     AddParameter(ParameterType_Int, "seed", "Seed");
@@ -657,7 +657,7 @@ private:
     {
       throw dl::Error(dl::Complaint("thr", GetParameterString("thr"), "a score", ""));
     }
-    m_Bootstrap = {Integer("draws", 0), static_cast<std::uint32_t>(GetParameterInt("seed")), .95};
+    m_Bootstrap = {std::max(0, Integer("draws", -1)), static_cast<std::uint32_t>(GetParameterInt("seed")), .95};
 
     const auto settings = Settings();
     const CacheLimit cache((static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20) / 8);

@@ -255,7 +255,7 @@ private:
     AddChoice("direction.backward", "Date 1 given date 2");
     MandatoryOff("direction");
     AddParameter(ParameterType_Float, "smooth", "Smoothing of the score");
-    SetParameterDescription("smooth", "Standard deviation of a Gaussian in pixels; 0: none; -1: 2.5, or as the model's contract says");
+    SetParameterDescription("smooth", "Standard deviation of a Gaussian in pixels; below 0.1: none; -1: 2.5, or as the model's contract says");
     SetDefaultParameterFloat("smooth", -1.f);
     MandatoryOff("smooth");
     AddParameter(ParameterType_Choice, "norm", "Length of a residual (regress)");
@@ -264,7 +264,7 @@ private:
     AddChoice("norm.student", "Minus the log-density of a Student t");
     MandatoryOff("norm");
     AddParameter(ParameterType_Float, "clip", "Clipping of the bands");
-    SetParameterDescription("clip", "Share of the pixels clipped at either end of each band (regress, ratio, cva, mad, irmad)");
+    SetParameterDescription("clip", "Share of the pixels clipped at either end of each band (regress, ratio, cva, mad, irmad); 0 or -1: none");
     SetDefaultParameterFloat("clip", .01f);
     MandatoryOff("clip");
 
@@ -342,6 +342,16 @@ private:
   void DoUpdateParameters() override {}
 
   static std::string Set(const Json& j) { return j.dump(); }
+
+  /** What smooth says, if it says anything. A host that cannot pass 0 can ask for none by any number below 0.1, whose Gaussian gives neighbours no weight. */
+  double SmoothOr(double otherwise)
+  {
+    const float given = GetParameterFloat("smooth");
+    return given < 0.f ? otherwise : given < .1f ? 0. : given;
+  }
+
+  /** As for smooth, -1 is none for hosts that cannot pass 0. */
+  double Clip() { return std::max(0.f, GetParameterFloat("clip")); }
 
   /** A value between limits, or an error. */
   void CheckRange(const std::string& key, double low, double high, const std::string& expected)
@@ -446,7 +456,10 @@ private:
     m_Scene = nullptr;
     m_Calibrate.clear();
     m_Fit.clear();
-    CheckRange("clip", 0., .2, "a share between 0 and 0.2");
+    if (GetParameterFloat("clip") != -1.f)
+    {
+      CheckRange("clip", 0., .2, "a share between 0 and 0.2");
+    }
     CheckRange("alpha", 1e-9, .5, "a rate above 0, at most 0.5");
     CheckRange("smooth", -1., 100., "a number of pixels between 0 and 100, or -1");
     CheckRange("fdr", 0., 1., "a rate between 0 and 1");
@@ -499,11 +512,7 @@ private:
     std::optional<dl::LikelihoodSettings> likelihood;
     dl::LikelihoodNeeds needs;
     int planes = 1;
-    double smooth = contract && contract->ratio ? contract->ratio->smooth : 2.5;
-    if (GetParameterFloat("smooth") >= 0.f)
-    {
-      smooth = GetParameterFloat("smooth");
-    }
+    const double smooth = SmoothOr(contract && contract->ratio ? contract->ratio->smooth : 2.5);
     const auto directed = [&](int first, int second)
     {
       dl::ScoreGroup group;
@@ -556,19 +565,19 @@ private:
       settings.groups = {directed(0, 2), directed(1, 3)};
       settings.groups[0].standardise = settings.groups[1].standardise = true;
       settings.groups[1].weight = contract->ratio->weight;
-      description.update({{"clip", GetParameterFloat("clip")}, {"precision", GetParameterString("precision")}});
+      description.update({{"clip", Clip()}, {"precision", GetParameterString("precision")}});
     }
     else if (estimator == "regress")
     {
       settings.groups = {directed(0, 1)};
-      description.update({{"clip", GetParameterFloat("clip")}, {"norm", GetParameterString("norm")}});
+      description.update({{"clip", Clip()}, {"norm", GetParameterString("norm")}});
     }
     else
     {
       directions = false;
       settings.groups.resize(1);
       settings.groups[0].forward = {0};
-      description.update({{"clip", GetParameterFloat("clip")}});
+      description.update({{"clip", Clip()}});
     }
     if (!directions && std::find(settings.results.begin(), settings.results.end(), dl::ScoreResult::Which) != settings.results.end())
     {
@@ -669,7 +678,7 @@ private:
       otbAppLogINFO(<< job.width << " x " << job.height << " pixels, " << job.description << ", " << bands[0] << " and " << bands[1] << " bands, smoothed by "
                     << smooth << " pixels; no network");
     }
-    const double clip = GetParameterFloat("clip");
+    const double clip = Clip();
     dl::RegressionSettings regression;
     regression.norm = GetParameterString("norm") == "student"       ? dl::ResidualNorm::StudentT
                       : GetParameterString("norm") == "mahalanobis" ? dl::ResidualNorm::Mahalanobis
@@ -862,7 +871,7 @@ private:
       }
     }
     m_Objects = CheckObjects("change");
-    const double smooth = GetParameterFloat("smooth") >= 0.f ? GetParameterFloat("smooth") : 1.5;
+    const double smooth = SmoothOr(1.5);
     settings.smooth = smooth;
     settings.seed = static_cast<std::uint32_t>(GetParameterInt("seed"));
     settings.rupture.reference = reference;
@@ -883,7 +892,7 @@ private:
     const std::map<std::string, dl::SeriesMaskKind> kinds = {
         {"invalid", dl::SeriesMaskKind::Invalid}, {"valid", dl::SeriesMaskKind::Valid}, {"scl", dl::SeriesMaskKind::Scl}};
     const auto kind = kinds.at(GetParameterString("masktype"));
-    const double clip = GetParameterFloat("clip");
+    const double clip = Clip();
     otbAppLogINFO(<< filter->GetJob().width << " x " << filter->GetJob().height << " pixels, " << dates << " dates from " << dl::ToString(days[order.front()])
                   << " to " << dl::ToString(days[order.back()]) << ", " << bands << " bands; the first " << (reference > 0 ? reference : std::max(6, dates / 3))
                   << " valid dates of a pixel say what is normal");
@@ -922,10 +931,11 @@ private:
   void ControlDiscoveries(const dl::ScoreMapEngine& engine)
   {
     GDALDatasetH dataset = GDALOpenEx(m_Objects.c_str(), GDAL_OF_VECTOR | GDAL_OF_UPDATE, nullptr, nullptr, nullptr);
-    OGRLayerH layer = dataset ? GDALDatasetGetLayerByName(dataset, "changes") : nullptr;
+    const bool shapefile = fs::path(m_Objects).extension() == ".shp"; // of one layer, without transactions
+    OGRLayerH layer = !dataset ? nullptr : shapefile ? GDALDatasetGetLayer(dataset, 0) : GDALDatasetGetLayerByName(dataset, "changes");
     if (!layer)
     {
-      throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be opened again", "a GeoPackage", ""));
+      throw dl::Error(dl::Complaint("objects", "\"" + m_Objects + "\", which cannot be opened again", "what was just written", ""));
     }
     OGRFieldDefnH field = OGR_Fld_Create("pvalue", OFTReal);
     OGR_L_CreateField(layer, field, TRUE);
@@ -949,7 +959,7 @@ private:
         kept = k + 1;
       }
     }
-    bool good = GDALDatasetStartTransaction(dataset, FALSE) == OGRERR_NONE;
+    bool good = shapefile || GDALDatasetStartTransaction(dataset, FALSE) == OGRERR_NONE;
     for (std::size_t k = 0; k < objects.size(); ++k)
     {
       if (k >= kept)
@@ -962,7 +972,7 @@ private:
       good = OGR_L_SetFeature(layer, feature) == OGRERR_NONE && good;
       OGR_F_Destroy(feature);
     }
-    good = GDALDatasetCommitTransaction(dataset) == OGRERR_NONE && good;
+    good = (shapefile || GDALDatasetCommitTransaction(dataset) == OGRERR_NONE) && good;
     GDALClose(dataset);
     if (!good)
     {

@@ -29,8 +29,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cerrno>
 #include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <filesystem>
 #include <fstream>
 #include <iomanip>
@@ -260,6 +262,14 @@ std::size_t ResidentBytes(const std::string& key)
   return 0;
 }
 
+/** Is this process a run that QGIS's provider started? It sets these two variables and next to no other. */
+bool RunByQgis()
+{
+  const char* drivers = std::getenv("GDAL_DRIVER_PATH");
+  return std::string(program_invocation_short_name) == "otbApplicationLauncherCommandLine" && drivers && std::string(drivers) == "disable" &&
+         std::getenv("OTB_LOGGER_LEVEL") != nullptr;
+}
+
 } // namespace
 
 DLApplication::DLApplication()
@@ -274,6 +284,17 @@ DLApplication::~DLApplication()
 {
   this->Discard();
   this->RestoreCache();
+  if (!m_Whole && RunByQgis())
+  {
+    // QGIS 3.22 heeds neither exit code nor messages, and would take what lies under the name of the output for the result. A line of progress without a
+    // colon is what its reader cannot get over: the algorithm fails. The reason was said before, by the launcher.
+    std::cout << this->GetName() << " failed at ?% [see the reason above]" << std::endl;
+  }
+}
+
+void DLApplication::AfterExecuteAndWriteOutputs()
+{
+  m_Whole = true;
 }
 
 void DLApplication::DoFreeRessources()
@@ -415,7 +436,7 @@ otb::dl::ModelContract DLApplication::ReadModelContract(bool ensembles)
 void DLApplication::AddObjectParameters()
 {
   AddParameter(ParameterType_OutputFilename, "objects", "Change objects");
-  SetParameterDescription("objects", "GeoPackage (.gpkg) of the polygons of the change map, with area, perimeter, score and compactness");
+  SetParameterDescription("objects", "GeoPackage (.gpkg; or .shp) of the polygons of the change map, with area, perimeter, score and compactness");
   MandatoryOff("objects");
   AddParameter(ParameterType_Float, "minsize", "Smallest object");
   SetParameterDescription("minsize", "Area below which objects are dropped, in the unit of sizeunit");
@@ -452,9 +473,9 @@ std::string DLApplication::CheckObjects(const std::string& map)
     throw Error(Complaint("objects", "no -" + map, "the map that the objects are made from", "Give -" + map + " a file name as well."));
   }
   const fs::path path(file), folder = path.parent_path().empty() ? fs::path(".") : path.parent_path();
-  if (path.extension() != ".gpkg")
+  if (path.extension() != ".gpkg" && path.extension() != ".shp")
   {
-    throw Error(Complaint("objects", "\"" + file + "\"", "a name that ends in .gpkg", ""));
+    throw Error(Complaint("objects", "\"" + file + "\"", "a name that ends in .gpkg, or in .shp", ""));
   }
   if (!fs::is_directory(folder) || access(folder.c_str(), W_OK) != 0)
   {
@@ -488,6 +509,12 @@ void DLApplication::CheckFiles(const std::vector<std::pair<std::string, std::str
     if (file.empty())
     {
       continue;
+    }
+    const bool shapefile = fs::path(file).extension() == ".shp"; // whose style lies beside it
+    const auto alike = std::find_if(taken.begin(), taken.end(), [&](const auto& t) { return shapefile && StyleName(t.first) == StyleName(Canonical(file)); });
+    if (alike != taken.end() && alike->first != Canonical(file))
+    {
+      throw Error(Complaint(key, "\"" + file + "\", whose style would have the name of that of \"" + alike->first + "\"", "another name", "Or ask for .gpkg."));
     }
     const auto [at, fresh] = taken.emplace(Canonical(file), "the file of -" + key);
     if (!fresh)

@@ -188,6 +188,7 @@ private:
   };
 
   void DoFreeRessources() override;
+  void AfterExecuteAndWriteOutputs() override;
   void OnProcess(const itk::EventObject& event);
   void OnProgress();
   void OnWritten(itk::Object* writer, const itk::EventObject& event);
@@ -216,6 +217,7 @@ private:
   int m_LastPercent = -1;
   std::string m_Working = "Inference"; ///< what the progress line calls it
   bool m_Console = false;
+  bool m_Whole = false; ///< has a run ended well, its outputs written?
   bool m_LineOpen = false;
   long long m_CacheBefore = -1;
 };

@@ -133,7 +133,8 @@ private:
     }
     AddParameter(ParameterType_Choice, "datesfrom", "Where dates come from");
     SetParameterDescription("datesfrom", "The dates files, or the first date in the name of each file");
-    AddChoice("datesfrom.file", "Dates files");
+    AddChoice("datesfrom.auto", "Dates files; names that hold other dates are refused");
+    AddChoice("datesfrom.file", "Dates files, whatever the names say");
     AddChoice("datesfrom.names", "Names of the images");
     MandatoryOff("datesfrom");
     AddParameter(ParameterType_InputImageList, "static", "Image that does not change");
@@ -228,6 +229,38 @@ private:
 
   bool Given(const std::string& key) { return IsParameterEnabled(key) && HasValue(key); }
 
+  /** A list of words. A host like QGIS gives them as one, with spaces between; of classes, whose names may hold spaces, a new one begins with a digit.
+   * \param whole names that are taken as they are */
+  std::vector<std::string> Words(const std::string& key, const std::vector<std::string>& whole = {})
+  {
+    const auto words = GetParameterStringList(key);
+    if (words.size() != 1 || Holds(whole, words[0]))
+    {
+      return words;
+    }
+    const std::string& text = words[0];
+    std::vector<std::string> parts;
+    for (std::size_t k = 0; k < text.size(); ++k)
+    {
+      const bool space = std::isspace(static_cast<unsigned char>(text[k])) != 0;
+      const bool begins = !space && (k == 0 || std::isspace(static_cast<unsigned char>(text[k - 1]))) &&
+                          (parts.empty() || key != "classes" || std::isdigit(static_cast<unsigned char>(text[k])));
+      if (begins)
+      {
+        parts.emplace_back();
+      }
+      if (!parts.empty())
+      {
+        parts.back() += text[k];
+      }
+    }
+    for (auto& part : parts)
+    {
+      part.erase(part.find_last_not_of(" \t\r\n") + 1);
+    }
+    return parts;
+  }
+
   void DoExecute() override
   {
     auto contract = ReadModelContract(true);
@@ -285,8 +318,8 @@ private:
       throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
     }
     const auto* classified = contract.FindOutput("logits") ? contract.FindOutput("logits") : contract.FindOutput("probabilities");
-    const auto classes = dl::SelectClasses(classified ? classified->classes : std::vector<dl::ModelClass>(),
-                                           Given("classes") ? GetParameterStringList("classes") : std::vector<std::string>());
+    const auto classes =
+        dl::SelectClasses(classified ? classified->classes : std::vector<dl::ModelClass>(), Given("classes") ? Words("classes") : std::vector<std::string>());
     auto decision = std::make_shared<dl::Classification>(contract, GetTemperatures(), classes, wanted, GetParameterInt("nodatalabel"),
                                                          static_cast<int>(preparation->CountedSensors().size()));
     this->CheckLabels(classes);
@@ -534,7 +567,7 @@ private:
       }
     }
     const bool all = std::all_of(named.begin(), named.end(), [](const auto& d) { return d.has_value(); });
-    const bool byPlace = HasUserValue("datesfrom") && GetParameterString("datesfrom") == "file";
+    const bool byPlace = GetParameterString("datesfrom") == "file";
     if (all && byName.size() != files.size() && !byPlace)
     {
       std::string strange;
@@ -613,7 +646,9 @@ private:
     {
       for (const auto* other : {"dates", "bands", "maskl", "masktype"})
       {
-        if (Given(Key(other, s)) && HasUserValue(Key(other, s)))
+        // A dialog of QGIS gives every choice, those that were left alone too.
+        const bool untouched = other == std::string("masktype") && GetParameterString(Key(other, s)) == "invalid";
+        if (Given(Key(other, s)) && HasUserValue(Key(other, s)) && !untouched)
         {
           throw dl::Error(dl::Complaint(Key(other, s), "a value, but no series", il + " as well", ""));
         }
@@ -691,7 +726,7 @@ private:
     bool after = false;
     if (Given(Key("bands", s)))
     {
-      for (const auto& word : GetParameterStringList(Key("bands", s)))
+      for (const auto& word : Words(Key("bands", s), modelBands))
       {
         if (word == "|")
         {
@@ -890,7 +925,7 @@ private:
     }
     if (Given("staticbands"))
     {
-      bands = GetParameterStringList("staticbands");
+      bands = Words("staticbands");
     }
     else
     {

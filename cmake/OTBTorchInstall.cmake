@@ -1,7 +1,7 @@
 # What is installed beside library and applications (those install themselves), and the Debian package.
 include(GNUInstallDirs)
 
-install(DIRECTORY data/models data/scene DESTINATION share/otbtorch COMPONENT Runtime)
+install(DIRECTORY data/models data/scene data/qgis DESTINATION share/otbtorch COMPONENT Runtime PATTERN "__pycache__" EXCLUDE PATTERN "*.aux.xml" EXCLUDE)
 
 # Debian's Python looks into lib/python3 below /usr alone, elsewhere into the folder of its version.
 execute_process(COMMAND ${OTBTorch_PYTHON} -c "import sys; print('python%d.%d' % sys.version_info[:2])"

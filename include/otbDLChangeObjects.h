@@ -73,7 +73,7 @@ struct ObjectReport
  * \param score file of the probability or score of the same grid; empty: none
  * \param scoreName its column: "proba" or "score"
  * \param numberOfClasses of a from-to map (code = 1 + i K + j); 0: binary
- * \param output .gpkg; written under a temporary name and renamed
+ * \param output .gpkg, or .shp with the style in a .qml beside it; written under a temporary name and renamed
  * \param progress told 0..1; may throw to stop
  * \throw Error */
 ObjectReport WriteChangeObjects(const std::string& map, const std::string& score, const std::string& scoreName, int numberOfClasses, const std::string& output,

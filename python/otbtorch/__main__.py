@@ -12,6 +12,7 @@ import sys
 
 from . import contract as contracts
 from .contract import ContractError
+from .qgis import QgisError
 from .report import ReportError
 
 
@@ -344,6 +345,13 @@ def _parser():
     command = commands.add_parser("report", help=text, description=text)
     report.add_arguments(command)
     command.set_defaults(run=report.command)
+
+    from .qgis import folder
+
+    text = "Make an OTB folder for QGIS that holds these applications; set up a profile of QGIS."
+    command = commands.add_parser("qgis-folder", help=text, description=text)
+    folder.add_arguments(command)
+    command.set_defaults(run=folder.command)
     return parser
 
 
@@ -353,7 +361,7 @@ def main(argv=None):
     try:
         code = args.run(args)
         sys.stdout.flush()
-    except (ContractError, ReportError) as error:
+    except (ContractError, QgisError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:

@@ -18,6 +18,7 @@
 #include <cpl_string.h>
 #include <gdal_alg.h>
 #include <gdal_priv.h>
+#include <gdal_utils.h>
 #include <ogr_spatialref.h>
 #include <ogrsf_frmts.h>
 
@@ -28,6 +29,7 @@
 #include <cstring>
 #include <exception>
 #include <filesystem>
+#include <fstream>
 #include <memory>
 #include <set>
 #include <sstream>
@@ -519,9 +521,9 @@ std::unique_ptr<OGRGeometry> GeometryOf(const std::vector<Outline>& parts, const
 void CheckSettings(const std::string& output, const ObjectSettings& s, int classes)
 {
   const fs::path path(output);
-  if (path.extension() != ".gpkg")
+  if (path.extension() != ".gpkg" && path.extension() != ".shp")
   {
-    throw Error(Complaint("objects", "\"" + output + "\"", "a name that ends in .gpkg", ""));
+    throw Error(Complaint("objects", "\"" + output + "\"", "a name that ends in .gpkg, or in .shp", ""));
   }
   std::error_code ec;
   if (!fs::is_directory(path.has_parent_path() ? path.parent_path() : fs::path("."), ec))
@@ -541,6 +543,55 @@ void CheckSettings(const std::string& output, const ObjectSettings& s, int class
     throw Error(Complaint("objects", std::to_string(s.classes.size()) + " names of classes", std::to_string(classes), ""));
   }
 }
+/** The files that may lie beside a Shapefile of this stem, itself last. */
+std::vector<std::string> ShapefileOf(const std::string& stem)
+{
+  std::vector<std::string> files;
+  for (const char* extension : {".sbn", ".sbx", ".qix", ".cpg", ".prj", ".dbf", ".shx", ".qml", ".shp"})
+  {
+    files.push_back(stem + extension);
+  }
+  return files;
+}
+
+/** The objects of a GeoPackage once more as a Shapefile, which hosts ask for when they choose a name by themselves. Names of fields are cut to ten letters.
+ * The style goes beside it. */
+void WriteShapefile(const std::string& package, const std::string& stem)
+{
+  DatasetPointer source(GDALDataset::Open(package.c_str(), GDAL_OF_VECTOR));
+  const auto check = [](bool good)
+  {
+    if (!good)
+    {
+      throw Error(Complaint("objects", "that the Shapefile cannot be written (" + std::string(CPLGetLastErrorMsg()) + ")",
+                            "room on the disk, and less than 2 GB of outlines", "Ask for a GeoPackage (.gpkg)."));
+    }
+  };
+  check(source != nullptr);
+  CPLStringList words;
+  for (const char* word : {"-f", "ESRI Shapefile", "-lco", "ENCODING=UTF-8", "changes"})
+  {
+    words.AddString(word);
+  }
+  auto* options = GDALVectorTranslateOptionsNew(words.List(), nullptr);
+  CPLErrorReset();
+  GDALDatasetH from = GDALDataset::ToHandle(source.get());
+  DatasetPointer made(GDALDataset::FromHandle(GDALVectorTranslate((stem + ".shp").c_str(), nullptr, 1, &from, options, nullptr)));
+  GDALVectorTranslateOptionsFree(options);
+  check(made != nullptr && CPLGetLastErrorType() < CE_Failure);
+  CPLErrorReset();
+  made.reset();
+  check(CPLGetLastErrorType() < CE_Failure);
+  if (auto* styles = source->GetLayerByName("layer_styles"))
+  {
+    const OGRFeatureUniquePtr style(styles->GetNextFeature());
+    std::ofstream file(stem + ".qml", std::ios::binary);
+    file << (style ? style->GetFieldAsString("styleQML") : "");
+    file.close();
+    check(static_cast<bool>(file));
+  }
+}
+
 } // namespace
 
 CellMeasure MeasureCells(const std::string& raster)
@@ -742,6 +793,26 @@ ObjectReport WriteChangeObjects(const std::string& map, const std::string& score
   }
   layer.Finish();
   std::error_code ec;
+  if (path.extension() == ".shp")
+  {
+    const auto made = ShapefileOf(stem), wanted = ShapefileOf((path.parent_path() / path.stem()).string());
+    std::vector<std::unique_ptr<TemporaryFile>> parts;
+    for (const auto& file : made)
+    {
+      parts.push_back(std::make_unique<TemporaryFile>(file));
+    }
+    WriteShapefile(part.path, stem);
+    for (std::size_t k = 0; k < made.size(); ++k)
+    {
+      fs::remove(wanted[k], ec);
+      if (fs::exists(made[k]))
+      {
+        fs::rename(made[k], wanted[k]);
+      }
+    }
+    tell(1.);
+    return report;
+  }
   for (const char* added : {"-journal", "-wal", "-shm"})
   {
     fs::remove(output + added, ec); // of an older file: SQLite would apply it to the new one

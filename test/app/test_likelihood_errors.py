@@ -217,8 +217,8 @@ CASES = {
     ),
     "objects without change": (["objects: found no -change"], dict(objects="o.gpkg")),
     "objects elsewhere": (
-        ["objects: found", "o.shp", "a name that ends in .gpkg"],
-        dict(objects="o.shp", change="c.tif"),
+        ["objects: found", "o.json", "a name that ends in .gpkg"],
+        dict(objects="o.json", change="c.tif"),
     ),
     "objects of a box": (
         ["objects: found -change with a box", "the whole map"],

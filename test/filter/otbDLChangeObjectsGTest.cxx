@@ -469,6 +469,42 @@ TEST_F(ChangeObjects, AStyleOfTheCodesThatAreThere)
   EXPECT_THAT(style({".....", "....."}), HasSubstr("c -&gt; c"));
 }
 
+TEST_F(ChangeObjects, AShapefileHoldsTheSameObjectsAndTheirStyle)
+{
+  settings.legend = FromToLegend({{0, "a", ""}, {1, "c", ""}}, {{0, "a", ""}, {1, "c", ""}}, true);
+  settings.classes = {{0, "\u00e9tang"}, {1, "c"}};
+  WriteMap(Path("map.tif"), Map(Rows{"22..3", "2.233", "22..."}));
+  for (const char* name : {"objects.qix", "objects.prj", "objects.shp"})
+  {
+    std::ofstream(Path(name)) << "older";
+  }
+  for (const char* name : {"objects.gpkg", "objects.shp"})
+  {
+    WriteChangeObjects(Path("map.tif"), "", "", 2, Path(name), settings, {});
+  }
+  EXPECT_THAT(Files(), testing::UnorderedElementsAre("map.tif", "objects.gpkg", "objects.cpg", "objects.dbf", "objects.prj", "objects.qml", "objects.shp",
+                                                     "objects.shx"));
+  const Dataset package(GDALDataset::Open(Path("objects.gpkg").c_str(), GDAL_OF_VECTOR)), file(GDALDataset::Open(Path("objects.shp").c_str(), GDAL_OF_VECTOR));
+  auto *wanted = package->GetLayerByName("changes"), *found = file->GetLayer(0);
+  ASSERT_EQ(found->GetFeatureCount(), wanted->GetFeatureCount());
+  EXPECT_GT(found->GetFeatureCount(), 1);
+  for (const auto& w : *wanted)
+  {
+    const std::unique_ptr<OGRFeature> f(found->GetNextFeature());
+    for (const char* field : {"id", "code", "from", "to", "area_px"})
+    {
+      EXPECT_STREQ(f->GetFieldAsString(field), w->GetFieldAsString(field)) << field;
+    }
+    EXPECT_EQ(f->GetFieldAsDouble("area_m2"), w->GetFieldAsDouble("area_m2"));
+    // Rings turn the other way in a Shapefile.
+    const std::unique_ptr<OGRGeometry> between(f->GetGeometryRef()->SymDifference(w->GetGeometryRef()));
+    EXPECT_TRUE(between && between->IsEmpty());
+  }
+  EXPECT_TRUE(found->GetSpatialRef()->IsSame(wanted->GetSpatialRef()));
+  std::ifstream style(Path("objects.qml"));
+  EXPECT_THAT(std::string(std::istreambuf_iterator<char>(style), {}), AllOf(HasSubstr("a -&gt; c"), HasSubstr("c -&gt; a")));
+}
+
 TEST_F(ChangeObjects, MeanAndMaximumOfTheScore)
 {
   WriteMap(Path("map.tif"), Map(Rows{"11..", "1.1.", "1112", "3..."}));
@@ -1056,7 +1092,7 @@ TEST_F(ChangeObjects, Refusals)
   WriteMap(Path("map.tif"), Map(Rows{"11", ".1"}));
   const auto run = [&](const std::string& map, const std::string& score, const std::string& output)
   { return Refusal([&] { WriteChangeObjects(map, score, "proba", 0, output, settings, {}); }); };
-  EXPECT_THAT(run(Path("map.tif"), "", Path("objects.shp")), HasSubstr("ends in .gpkg"));
+  EXPECT_THAT(run(Path("map.tif"), "", Path("objects.json")), HasSubstr("ends in .gpkg"));
   EXPECT_THAT(run(Path("map.tif"), "", Path("no/objects.gpkg")), AllOf(HasSubstr("no directory"), HasSubstr("Create it first")));
   EXPECT_THAT(run(Path("none.tif"), "", Path("objects.gpkg")), HasSubstr("none.tif"));
   std::ofstream(Path("text.tif")) << "no image";

@@ -92,9 +92,13 @@ class Objects:
         return self._query("SELECT * FROM %s %sORDER BY %s, id LIMIT %d" % (self._table, where, order, n))
 
     def style(self):
-        """The layer's default QGIS style, as text; None where the file has none."""
+        """The layer's default QGIS style, as text; None where the file has none, inside or (a Shapefile) beside it."""
         if self.dataset.GetLayerByName("layer_styles") is None:
-            return None
+            beside = os.path.splitext(self.path)[0] + ".qml"
+            if self.dataset.GetDriver().ShortName != "ESRI Shapefile" or not os.path.isfile(beside):
+                return None
+            with open(beside, encoding="utf-8") as stream:
+                return stream.read()
         found = self._query(
             "SELECT styleQML FROM layer_styles WHERE f_table_name = '%s' ORDER BY useAsDefault DESC LIMIT 1" % self.name.replace("'", "''")
         )
