@@ -6,7 +6,7 @@
 #   make install   PREFIX=/usr/local            make clean    remove what was built
 #   make hosts     install QGIS, Monteverdi and dask, for the tests
 #   make format    clang-format
-#   make screenshot                             of QGIS with the maps of the demo, into doc/images
+#   make screenshot                             of QGIS, otbgui and Monteverdi with the maps of the demo, into doc/images
 
 MAKEFLAGS += --no-print-directory
 
@@ -73,10 +73,11 @@ demo: build
 	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data), demo/probability.tif, demo/objects.gpkg and demo/labels.tif"
 	@echo "open in QGIS as maps, with their colours and names."
 
-# Needs QGIS: apt-get install --no-install-recommends qgis python3-qgis xvfb
-screenshot: demo
+screenshot: hosts demo
 	$(PYTHON) -m otbtorch.demo_qgis --image demo/date2.tif --map demo/change.tif --probability demo/probability.tif \
 	  --objects demo/objects.gpkg --out doc/images/qgis.png
+	$(PYTHON) -m otbtorch.demo_gui --date1 data/scene/date1.tif --date2 demo/date2.tif --model data/models/demo-l7.pt \
+	  --otbgui doc/images/otbgui.png --monteverdi doc/images/monteverdi.png
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
 test: hosts build
