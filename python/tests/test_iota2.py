@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from otbtorch.iota2 import Iota2Error, __main__, builder, features, parameters, steps
+from otbtorch.iota2 import Iota2Error, __main__, builder, classify, features, parameters, steps
 from otbtorch.iota2.names import Maps, label_type, window
 
 PYTHON = pathlib.Path(__file__).resolve().parents[1]
@@ -153,6 +153,43 @@ def test_tasks_are_one_per_tile_model_seed_and_chunk():
     assert {t.group for t in tasks} == {"tile_tasks_model_mode"}
     whole = steps.classification_tasks(chain(parameters=parameters.check({"labels": [1]})))
     assert [t.sub_group for t in whole][:2] == ["A_1_0_usually", "A_1_1_usually"] and whole[0].arguments["chunk"] is None
+
+
+def test_series_of_a_tile_as_words_of_the_command_line(tmp_path):
+    given = [
+        {"name": "Sentinel2", "series": "raw"},
+        {"name": "Sentinel1", "stack": "s1/{tile}.tif", "dates": "s1.txt", "masks": "s1/m.tif", "masktype": "valid"},
+    ]
+    p = parameters.check({"sensors": given})
+    head = tmp_path / "features" / "T1" / "tmp" / "Sentinel2_T1_"
+    for path in (f"{head}TS.tif", f"{head}input_dates.txt", f"{head}MASKS.tif", tmp_path / "s1" / "T1.tif", tmp_path / "s1.txt"):
+        pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
+        pathlib.Path(path).touch()
+    with pytest.raises(Iota2Error, match=r"sensors\[1\].masks: found no file at .*m.tif.*; expected the masks of Sentinel1, tile T1"):
+        classify.series(tmp_path, "T1", p)
+    (tmp_path / "s1" / "m.tif").touch()
+    assert classify.series(tmp_path, "T1", p) == {
+        "in": f"{head}TS.tif",
+        "dates": f"{head}input_dates.txt",
+        "maskl": f"{head}MASKS.tif",
+        "bands": parameters.SENTINEL2,
+        "il2": str(tmp_path / "s1" / "T1.tif"),
+        "dates2": str(tmp_path / "s1.txt"),
+        "maskl2": str(tmp_path / "s1" / "m.tif"),
+        "masktype2": "valid",
+    }
+
+
+def test_a_list_of_models_knows_the_classes_of_its_members(tmp_path):
+    (tmp_path / "model_1_seed_0.txt").write_text("# an ensemble\nnowhere.pt\n")
+    with pytest.raises(Iota2Error, match='model: found no file at ".*nowhere.pt"'):
+        classify.labels_of_model(tmp_path / "model_1_seed_0.txt")
+    shipped = PYTHON.parent / "data" / "models" / "sits-s2-crops.pt"
+    (tmp_path / "model_1_seed_0.txt").write_text(f"{shipped}  # the only one\n")
+    assert classify.labels_of_model(tmp_path / "model_1_seed_0.txt") == classify.labels_of_model(shipped) != []
+    (tmp_path / "broken.pt").write_bytes(b"PK")
+    with pytest.raises(Iota2Error, match="expected a model with a contract"):
+        classify.labels_of_model(tmp_path / "broken.pt")
 
 
 def test_tasks_travel():
