@@ -13,6 +13,7 @@ import time
 
 import numpy as np
 import pytest
+from conftest import MODELS
 from osgeo import gdal, ogr, osr
 
 try:
@@ -27,6 +28,7 @@ from iota2 import Iota2Builder  # noqa: E402
 from iota2.graph import Graph  # noqa: E402
 from iota2_rules import mosaic  # noqa: E402
 
+from otbtorch import launch  # noqa: E402
 from otbtorch.iota2 import Iota2Error, __main__, builder, classify, external_features, features, parameters, steps  # noqa: E402
 
 gdal.UseExceptions()
@@ -382,6 +384,47 @@ def test_parts_of_a_region_share_its_mask(prepared, tmp_path):
     assert ((read(files[1])[0] > 0) == (run.regions[:, : TILES["T31TCJ"][1]] == 1)).all()
 
 
+def test_two_sensors_with_masks_and_a_window(prepared, tmp_path):
+    """The shipped model of Sentinel-2 and Sentinel-1, which sees 5 x 5 pixels, on raw series: as the application alone; chunks have no seams."""
+    run = prepared.copy(tmp_path / "run")
+    tile, tmp = "T31TCJ", run.folder / "features/T31TCJ/tmp"
+    first, end = TILES[tile]
+    rng = np.random.default_rng(3)
+    shutil.copy(tmp / f"Sentinel2_{tile}_TSG.tif", tmp / f"Sentinel2_{tile}_TS.tif")
+    shutil.copy(tmp / f"Sentinel2_{tile}_interpolation_dates.txt", tmp / f"Sentinel2_{tile}_input_dates.txt")
+    clouds = rng.integers(0, 3, (len(DATES), HEIGHT, end - first))
+    clouds[0] = 0
+    write(tmp / f"Sentinel2_{tile}_MASKS.tif", clouds, first, gdal.GDT_Byte)
+    write(tmp / "s1.tif", rng.uniform(-22, -8, (6, HEIGHT, end - first)), first, gdal.GDT_Float32)
+    sensors = [
+        {"name": "Sentinel2", "series": "raw"},
+        {"name": "Sentinel1", "stack": "features/{tile}/tmp/s1.tif", "dates": f"features/{{tile}}/tmp/Sentinel2_{tile}_input_dates.txt"},
+    ]
+    model = MODELS / "sits-s1s2-crops.pt"
+    given = dict(model=str(model), sensors=sensors, keep=False, options={"device": "cpu", "batch": 16})
+    labels = classify.labels_of_model(model)
+    call = {**run.arguments(parameters=run.parameters(**{**given, "chunks": 1})), "labels": labels}
+    whole = [read(f) for f in classify.classify_tile(**call)]
+    alone = [tmp_path / f"{key}.tif" for key in ("probamap", "confmap", "out")]
+    bands = ["B2", "B3", "B4", "B5", "B6", "B7", "B8", "B8A", "B11", "B12"]
+    launch.run(
+        "TimeSeriesClassify",
+        {"il": tmp / f"Sentinel2_{tile}_TS.tif", "dates": tmp / f"Sentinel2_{tile}_input_dates.txt", "bands": bands,
+         "maskl": tmp / f"Sentinel2_{tile}_MASKS.tif", "il2": tmp / "s1.tif", "dates2": tmp / f"Sentinel2_{tile}_input_dates.txt",
+         "model": model, "device": "cpu", "batch": 16, **{f.stem: f for f in alone}},
+    )  # fmt: skip
+    inside = run.regions[:, first:end] == 1
+    for ours, theirs in zip(whole, alone):
+        assert (ours == np.where(inside, read(theirs), 0)).all() and ours.any()
+    given["chunks"] = 2
+    for chunk in range(2):
+        classify.classify_tile(**{**call, "parameters": run.parameters(**given)}, chunk=chunk)
+    del call["labels"]
+    merged = classify.merge_chunks(**{**call, "parameters": run.parameters(**given)})
+    for path, array in zip(merged, whole):
+        assert (read(path) == array).all(), path
+
+
 def test_what_is_missing_is_said_before_anything_runs(prepared, tmp_path):
     run = prepared.copy(tmp_path / "run")
     given = run.parameters(chunks=1)
@@ -558,7 +601,8 @@ def objects(prepared, cluster, tmp_path_factory):
         chunks=1, probability=False, embedding={"model": "model/encoder.pt"},
         objects={"segmentation": "segments_{tile}.gpkg", "statistics": ["mean", "std", "count"]},
     )  # fmt: skip
-    chain = builder.builder_2020()(run.configuration(), None)
+    few = {"tiles": list(TILES), "regions": {"1": ["T31TCJ"]}}  # maps that the objects wait for
+    chain = builder.builder_2020()(run.configuration(run=few), None)
     assert [s.func.__name__ for s in chain.steps][1:] == ["TorchClassification", "mosaic", "TorchObjectFeatures"]
     assert chain.get_final_i2_exec_graph(1, 3).compute() is True
     return run
@@ -599,8 +643,6 @@ def test_statistics_of_objects_are_numpys(objects, tile):
 
 def test_columns_to_learn_from_are_listed(objects, tmp_path):
     """OTB's TrainVectorClassifier and VectorClassifier take the table and the list as they are."""
-    from otbtorch import launch
-
     names = (objects.folder / "features/T31TCJ/T31TCJ_objects_stats_label.txt").read_text().split()
     assert names == ["count"] + [f"{s}_{k}" for k in range(DIMENSIONS) for s in ("mean", "stdev")]
     whole = objects.folder / "features/T31TDJ/T31TDJ_objects.gpkg"
