@@ -36,9 +36,14 @@ def _folders():
         yield parent / "build" / "bin"
 
 
-def launcher(application):
-    """The path of ``otbcli_<application>``. Raises LaunchError where there is none."""
+def launcher(application, folder=None):
+    """The path of ``otbcli_<application>``, in ``folder`` if given. Raises LaunchError where there is none."""
     name = f"otbcli_{application}"
+    if folder is not None:
+        path = pathlib.Path(folder) / name
+        if not path.is_file():
+            raise LaunchError(f"{name} is not found in {folder}")
+        return str(path)
     for folder in _folders():
         if (folder / name).is_file():
             return str(folder / name)
@@ -75,16 +80,17 @@ def reason(log):
     return re.sub(r"^Caught \S+ during application execution: ", "", text)
 
 
-def run(application, parameters, log=None, env=None):
+def run(application, parameters, log=None, env=None, folder=None):
     """Runs an application to its end. Returns what it printed.
 
     :param application: its name, as in ``otbcli_<name>``
     :param parameters: as :func:`arguments` takes them
     :param log: a file that gets what it prints as well
     :param env: variables that are added to this process's own
+    :param folder: where the launcher is; else it is looked for
     :raises LaunchError: it is not there, or did not end with 0
     """
-    command = [launcher(application)] + arguments(parameters)
+    command = [launcher(application, folder)] + arguments(parameters)
     done = subprocess.run(
         command,
         env=dict(os.environ, **(env or {})),

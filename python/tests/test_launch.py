@@ -34,6 +34,15 @@ def test_a_launcher_that_is_not_there_is_an_error_with_the_way_out(programs, mon
         launch.launcher("SiameseCD")
 
 
+def test_a_folder_may_be_named(programs, tmp_path):
+    programs("SiameseCD", "")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(launch.LaunchError, match="otbcli_SiameseCD is not found in .*other"):
+        launch.run("SiameseCD", {}, folder=tmp_path / "other")
+    (tmp_path / "otbcli_SiameseCD").rename(tmp_path / "other" / "otbcli_SiameseCD")
+    assert launch.run("SiameseCD", {}, folder=str(tmp_path / "other")) == ""
+
+
 def test_arguments(tmp_path):
     words = launch.arguments({"in1": ["a b.tif", tmp_path], "thr": 0.5, "on": True, "no": None})
     assert words == ["-in1", "a b.tif", str(tmp_path), "-thr", "0.5", "-on", "true"]
