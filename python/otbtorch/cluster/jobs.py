@@ -321,7 +321,7 @@ def _open(path):
 
 
 @functools.lru_cache(maxsize=4096)
-def _sha256(path, size, mtime):  # the latter two make a changed file another one
+def _sha256(path, size, changed):  # the latter two make a changed file another one
     digest = hashlib.sha256()
     with open(path, "rb") as stream:
         for block in iter(lambda: stream.read(1 << 20), b""):
@@ -332,7 +332,7 @@ def _sha256(path, size, mtime):  # the latter two make a changed file another on
 def _identity(path, content):
     found = os.stat(path)
     if content:
-        return {"sha256": _sha256(path, found.st_size, found.st_mtime_ns)}
+        return {"sha256": _sha256(path, found.st_size, found.st_ctime_ns)}
     return {"size": found.st_size, "mtime": found.st_mtime_ns}
 
 

@@ -171,7 +171,7 @@ def local(workers, gpus, retries):
         specification[k] = {"cls": distributed.Nanny, "options": options}
     scheduler = {
         "cls": distributed.Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": None},
+        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
     }
     # As many workers may die under one job, by no fault of its own.
     allowed = {"distributed.scheduler.allowed-failures": max(3, retries)}
