@@ -290,12 +290,12 @@ WIDE = ("-in1", "1.tif", "-in2", "2.tif")
 
 
 def test_windows_of_one_pair_equal_a_single_run_though_workers_are_killed(wide):
-    words = ("SiameseCD", "--windows", 300, "--out", "windows", "--workers", 2, "--", *WIDE, "-model", MODEL, "-out", "{out}", "-proba", "{out}")
+    words = ("SiameseCD", "--windows", 430, "--out", "windows", "--workers", 2, "--", *WIDE, "-model", MODEL, "-out", "{out}", "-proba", "{out}")
     with start(wide, *words) as process:
         kill_twice(process, "otbApplicationLauncherCommandLine")
         said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
-    assert "20 windows of 288 x 288 of 1200 x 900 pixels; patches of 63: 0 made twice" in said
+    assert "9 windows of 432 x 432 of 1200 x 900 pixels; patches of 63: 0 made twice" in said
     for key in ("out", "proba"):
         assert_same(wide / "windows" / f"{key}.tif", wide / f"{key}.tif")
         assert gdal.Open(str(wide / "windows" / f"{key}.tif")).GetRasterBand(1).GetBlockSize() == [512, 512]
@@ -305,14 +305,16 @@ def test_windows_of_one_pair_equal_a_single_run_though_workers_are_killed(wide):
     assert sum("Shift of" in log or "Shift between" in log for log in logs) == 1, "measured once"
 
 
-def test_a_network_that_asks_for_the_whole_scene_gets_it_in_every_window(wide):
-    given = dict(in1="1.tif?&bands=1,2,3,4", in2="2.tif?&bands=1,2,3,4", coreg="none", radiometry="match")
-    given["model"] = str(MODELS / "siamese-s2.pt")
-    single("SiameseCD", **{k: wide / v if k in ("in1", "in2") else v for k, v in given.items()}, out=wide / "s2.tif")
+def test_a_network_that_asks_for_the_whole_scene_gets_it_in_every_window(pair, tmp_path):
+    for k in (1, 2):
+        crop(pair[k - 1], tmp_path / f"{k}.tif", [0, 0, 349, 300])
+    bands = "?&bands=1,2,3,4"
+    given = dict(in1=f"{tmp_path}/1.tif{bands}", in2=f"{tmp_path}/2.tif{bands}", radiometry="match", model=MODELS / "siamese-s2.pt")
+    single("SiameseCD", **given, out=tmp_path / "whole.tif")
     words = [w for k, v in given.items() for w in (f"-{k}", v)]
-    said = run(wide, "SiameseCD", "--windows", "600x900", "--out", "s2/s2.tif", "--workers", 2, "--", *words, "-out", "{out}")
-    assert "fits anew on the whole image" in said
-    assert_same(wide / "s2" / "s2.tif", wide / "s2.tif")
+    said = run(tmp_path, "SiameseCD", "--windows", "272x600", "--out", "s2/map.tif", "--workers", 2, "--", *words, "-out", "{out}")
+    assert "2 windows of 272 x 300" in said and "fits anew on the whole image" in said
+    assert_same(tmp_path / "s2" / "map.tif", tmp_path / "whole.tif")
 
 
 def test_windows_of_a_likelihood_and_of_a_series_equal_single_runs(wide, tmp_path):
@@ -324,15 +326,15 @@ def test_windows_of_a_likelihood_and_of_a_series_equal_single_runs(wide, tmp_pat
     said = run(wide, "ChangeLikelihood", "--windows", 512, "--out", "no", "--", *WIDE, "-out", "{out}", "-objects", "o.gpkg", code=2)
     assert "polygons would be cut" in said
 
-    series(tmp_path, 300, 220)
+    series(tmp_path, 110, 70)
     given = dict(il=tmp_path / "stack.tif", dates=tmp_path / "dates.txt", maskl=tmp_path / "masks.tif", model=MODELS / "sits-s2-crops.pt")
     maps = ("labels", "confmap", "nvalid")
     keys = dict(zip(("out", "confmap", "nvalid"), maps))
     single("TimeSeriesClassify", **given, **{k: tmp_path / f"{v}.tif" for k, v in keys.items()})
     words = [w for k, v in given.items() for w in (f"-{k}", v)]
     outputs = [w for k, v in keys.items() for w in (f"-{k}", f"{v}.tif")]
-    said = run(tmp_path, "TimeSeriesClassify", "--windows", 128, "--out", "parts", "--workers", 2, "--", *words, *outputs)
-    assert "6 windows of 128 x 128 of 300 x 220 pixels" in said
+    said = run(tmp_path, "TimeSeriesClassify", "--windows", "64x50", "--out", "parts", "--workers", 2, "--", *words, *outputs)
+    assert "4 windows of 64 x 50 of 110 x 70 pixels" in said
     for name in maps:
         assert_same(tmp_path / "parts" / f"{name}.tif", tmp_path / f"{name}.tif")
     assert len(np.unique(read(tmp_path / "labels.tif"))) > 2, "the scene shows several classes"
