@@ -677,6 +677,13 @@ def test_tables_for_shapefiles_and_their_names(objects, tmp_path):
     with pytest.raises(Iota2Error, match='objects.segmentation: found the column "mean_0"'):
         features.zonal_statistics(raster, objects.folder / "features/T31TCJ/T31TCJ_objects.gpkg", tmp_path / "q.gpkg", ["mean"])
     assert not (tmp_path / "q.gpkg").exists()
+    many = write(tmp_path / "many.tif", np.zeros((400, 4, 4)))
+    with pytest.raises(Iota2Error, match="objects.statistics: found 402 columns; expected at most 255 in a .shp"):
+        features.zonal_statistics(many, segmentation, tmp_path / "q.shp", ["mean"])
+    assert len(features.zonal_statistics(many, segmentation, tmp_path / "q.gpkg", ["mean", "max"])) == 800
+    many = write(tmp_path / "many.tif", np.zeros((500, 4, 4)))
+    with pytest.raises(Iota2Error, match="embedding: found 500 dimensions; expected at most 499"):
+        features.zonal_statistics(many, segmentation, tmp_path / "r.gpkg", ["mean"])
 
 
 # ---------------------------------------------------------------------------------------------
