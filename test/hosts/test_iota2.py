@@ -78,7 +78,7 @@ def weights(model, seed):
     return rng.normal(0, 0.5, (len(DATES) * len(BANDS), count)), rng.normal(0, 0.3, count)
 
 
-def save(path, w, b, classes=None, outputs=None):
+def save(path, w, b, classes=None, outputs=None, steps=len(DATES)):
     """A network that is a matrix: logits, or an embedding."""
     import torch
     from otbtorch import contract as c
@@ -95,7 +95,7 @@ def save(path, w, b, classes=None, outputs=None):
         def forward(self, x):
             return self.head(x.flatten(1))
 
-    series = c.series("x", BANDS, c.z_score(MEAN, STDDEV), gapfill="none", steps=len(DATES))
+    series = c.series("x", BANDS, c.z_score(MEAN, STDDEV), gapfill="none", steps=steps)
     contract = c.time_series(
         path.stem, [series], classes=classes and [(v, f"class {v}") for v in classes], outputs=outputs,
         license="Apache-2.0", training_data="random numbers",
@@ -343,11 +343,14 @@ def test_a_restart_keeps_what_is_finished(done, cluster, tmp_path, monkeypatch):
 def test_a_model_that_fails_says_so_and_leaves_nothing(prepared, cluster, tmp_path):
     """The other tasks are done; the graph ends with the application's own reason."""
     run = prepared.copy(tmp_path / "run")
-    broken = run.folder / "model" / "model_2_seed_1.pt"
-    broken.write_bytes(broken.read_bytes()[:3000])
+    w = np.zeros(((len(DATES) + 1) * len(BANDS), 4))  # it wants another date
+    save(run.folder / "model" / "model_2_seed_1.pt", w, w[0], CLASSES["2"], steps=len(DATES) + 1)
     run.parameters(labels=LABELS, chunks=1)
     chain = builder.builder_2020()(run.configuration(), None)
-    with pytest.raises(Iota2Error, match=r"tile T31T[CD]J, model 2, seed 1: TimeSeriesClassify: .*model_2_seed_1\.pt"):
+    with pytest.raises(
+        Iota2Error,
+        match=r"T31T[CD]J, model 2, seed 1: TimeSeriesClassify: .* found 3 dates; expected 4.*otbtorch/T31T[CD]J_model_2_seed_1.log",
+    ):
         chain.get_final_i2_exec_graph(1, 2).compute()
     assert not any("model_2" in name and "seed_1" in name for name in run.written())
     stage = run.folder / classify.STAGE
