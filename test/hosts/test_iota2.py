@@ -78,7 +78,7 @@ def weights(model, seed):
     return rng.normal(0, 0.5, (len(DATES) * len(BANDS), count)), rng.normal(0, 0.3, count)
 
 
-def save(path, w, b, classes=None, outputs=None):
+def save(path, w, b, classes=None, outputs=None, steps=len(DATES)):
     """A network that is a matrix: logits, or an embedding."""
     import torch
     from otbtorch import contract as c
@@ -95,7 +95,7 @@ def save(path, w, b, classes=None, outputs=None):
         def forward(self, x):
             return self.head(x.flatten(1))
 
-    series = c.series("x", BANDS, c.z_score(MEAN, STDDEV), gapfill="none", steps=len(DATES))
+    series = c.series("x", BANDS, c.z_score(MEAN, STDDEV), gapfill="none", steps=steps)
     contract = c.time_series(
         path.stem, [series], classes=classes and [(v, f"class {v}") for v in classes], outputs=outputs,
         license="Apache-2.0", training_data="random numbers",
@@ -343,11 +343,14 @@ def test_a_restart_keeps_what_is_finished(done, cluster, tmp_path, monkeypatch):
 def test_a_model_that_fails_says_so_and_leaves_nothing(prepared, cluster, tmp_path):
     """The other tasks are done; the graph ends with the application's own reason."""
     run = prepared.copy(tmp_path / "run")
-    broken = run.folder / "model" / "model_2_seed_1.pt"
-    broken.write_bytes(broken.read_bytes()[:3000])
+    w = np.zeros(((len(DATES) + 1) * len(BANDS), 4))  # it wants another date
+    save(run.folder / "model" / "model_2_seed_1.pt", w, w[0], CLASSES["2"], steps=len(DATES) + 1)
     run.parameters(labels=LABELS, chunks=1)
     chain = builder.builder_2020()(run.configuration(), None)
-    with pytest.raises(Iota2Error, match=r"tile T31T[CD]J, model 2, seed 1: TimeSeriesClassify: .*model_2_seed_1\.pt"):
+    with pytest.raises(
+        Iota2Error,
+        match=r"T31T[CD]J, model 2, seed 1: TimeSeriesClassify: .* found 3 dates; expected 4.*otbtorch/T31T[CD]J_model_2_seed_1.log",
+    ):
         chain.get_final_i2_exec_graph(1, 2).compute()
     assert not any("model_2" in name and "seed_1" in name for name in run.written())
     stage = run.folder / classify.STAGE
@@ -677,6 +680,13 @@ def test_tables_for_shapefiles_and_their_names(objects, tmp_path):
     with pytest.raises(Iota2Error, match='objects.segmentation: found the column "mean_0"'):
         features.zonal_statistics(raster, objects.folder / "features/T31TCJ/T31TCJ_objects.gpkg", tmp_path / "q.gpkg", ["mean"])
     assert not (tmp_path / "q.gpkg").exists()
+    many = write(tmp_path / "many.tif", np.zeros((400, 4, 4)))
+    with pytest.raises(Iota2Error, match="objects.statistics: found 402 columns; expected at most 255 in a .shp"):
+        features.zonal_statistics(many, segmentation, tmp_path / "q.shp", ["mean"])
+    assert len(features.zonal_statistics(many, segmentation, tmp_path / "q.gpkg", ["mean", "max"])) == 800
+    many = write(tmp_path / "many.tif", np.zeros((500, 4, 4)))
+    with pytest.raises(Iota2Error, match="embedding: found 500 dimensions; expected at most 499"):
+        features.zonal_statistics(many, segmentation, tmp_path / "r.gpkg", ["mean"])
 
 
 # ---------------------------------------------------------------------------------------------

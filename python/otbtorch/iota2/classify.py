@@ -41,7 +41,7 @@ def labels_of_model(path):
 
     :raises Iota2Error: no such file, no contract, or no classes in it
     """
-    from .. import contract  # needs jsonschema, which a worker may do without
+    from .. import contract
 
     for member in _members(pathlib.Path(path)):
         if not member.exists():
@@ -49,7 +49,7 @@ def labels_of_model(path):
         try:
             outputs = contract.read(member).data["properties"]["mlm:output"]
         except (contract.ContractError, KeyError, TypeError) as error:
-            raise complaint("model", f'"{member}" ({error})', "a model with a contract", "See doc/model-contract.md.") from error
+            raise complaint("model", f"no contract ({error})", "a model with a contract", "See doc/model-contract.md.") from error
         for output in outputs:
             classes = output.get("classification:classes")
             if classes:
@@ -115,6 +115,18 @@ def _blank(path, like, bands, kind):
     return out
 
 
+def _part(path, transform):
+    """(columns, rows, first row) of an image that is a part of the rows of a tile."""
+    found = _grid(path, "chunk")
+    return found[0], found[1], round((found[2][3] - transform[3]) / transform[5])
+
+
+def _known(found, labels):
+    more = sorted(set(found) - set(labels))
+    if more:
+        raise complaint("labels", f"no {more[0]}, which the model knows", "all classes of all models of the run")
+
+
 def spread_probabilities(source, target, labels):
     """Bands of a probability map by the classes of the run: those that its model does not know are 0.
 
@@ -125,9 +137,7 @@ def spread_probabilities(source, target, labels):
     for band in range(1, image.RasterCount + 1):
         text = image.GetRasterBand(band).GetDescription()
         known[int(text.split()[0])] = (band, text)
-    more = sorted(set(known) - set(labels))
-    if more:
-        raise complaint("labels", f"no {more[0]}, which the model knows", "all classes of all models of the run")
+    _known(known, labels)
     if list(known) == list(labels):
         image = None
         os.replace(source, target)
@@ -266,8 +276,7 @@ def classify_tile(
     :param working_directory: a folder for what is unfinished, on the machine itself
     :return: paths of the files; they are kept as they are where they were finished, and are not
         older than the model
-    :raises Iota2Error: an input that is missing or does not fit
-    :raises LaunchError: the application's own reason
+    :raises Iota2Error: an input that is missing or does not fit, or the application's own reason
     """
     maps = Maps(os.fspath(output_path), tile, model, int(seed), chunk)
     where = f"tile {tile}, model {model}, seed {seed}" + ("" if chunk is None else f", chunk {chunk}")
@@ -281,16 +290,18 @@ def classify_tile(
         ):
             if not file.exists():
                 raise complaint(what, f'no file at "{file}"', expected)
-        words = series(output_path, tile, parameters)
         columns, rows, transform = _grid(maps.mask, "mask")
-        _same_grid(words["in"], "sensors[0].stack", columns, rows, transform)
         first, height = (0, rows) if chunk is None else window(rows, parameters["chunks"], chunk)
         if parameters["keep"]:
             whole = maps.whole().files(probability)
             if chunk is not None and _newer(whole, [path]):
                 return [str(f) for f in whole]
-            if _newer(targets, [path]) and _grid(maps.labels, "chunk")[:2] == (columns, height):
+            if _newer(targets, [path]) and _part(maps.labels, transform) == (columns, height, first):
                 return [str(f) for f in targets]
+        words = series(output_path, tile, parameters)
+        _same_grid(words["in"], "sensors[0].stack", columns, rows, transform)
+        if "classes" not in parameters["options"]:
+            _known(labels_of_model(path), labels)
         box = f"?&box=0:{first}:{columns}:{height}" if chunk is not None else ""
         with _Stage(output_path, maps.task, working_directory) as stage:
             narrow = stage.folder / "probamap.tif"
@@ -335,19 +346,14 @@ def merge_chunks(output_path, tile, model, seed, parameters, probability, workin
         return [str(f) for f in targets]
     columns, rows, transform = _grid(maps.mask, "mask")
     for k, files in enumerate(names):
-        wanted = (columns, window(rows, len(chunks), k)[1])
+        first, height = window(rows, len(chunks), k)
         for f in files:
             if not f.exists():
                 raise complaint("chunk", f'no file at "{f}"', f"chunk {k} of {len(chunks)} of tile {tile}, model {model}, seed {seed}")
-            found = _grid(f, "chunk")
-            first = round((found[2][3] - transform[3]) / transform[5])
-            if found[:2] != wanted or first != window(rows, len(chunks), k)[0]:
-                raise complaint(
-                    "chunk",
-                    f'{found[:2]} pixels from row {first} in "{f}"',
-                    f"chunk {k} of {len(chunks)}",
-                    "Remove it, and classify again.",
-                )
+            found = _part(f, transform)
+            if found != (columns, height, first):
+                text = f'{found[0]} x {found[1]} pixels from row {found[2]} in "{f}"'
+                raise complaint("chunk", text, f"chunk {k} of {len(chunks)}", "Remove it, and classify again.")
     with _Stage(output_path, maps.task, working_directory) as stage:
         for k, target in enumerate(targets):
             made = _stack([files[k] for files in names], stage.path(target))

@@ -15,6 +15,7 @@ from . import Iota2Error, complaint
 from .classify import _log, _newer, _open, _Stage, run_application, series
 
 NUMBER = "number"
+MOST_COLUMNS = 2000  # of SQLite, in which GeoPackages are
 EMPTY = -9999.0  # what TimeSeriesClassify writes where there is no embedding
 COLUMNS = {"mean": "mean", "std": "stdev", "min": "min", "max": "max"}  # iota2's word, OTB's
 DRIVERS = {".gpkg": "GPKG", ".shp": "ESRI Shapefile", ".sqlite": "SQLite"}
@@ -81,6 +82,10 @@ def zonal_statistics(raster, segmentation, table, statistics, prefix="", labels=
     system = image.GetSpatialRef()
     image = None
     wanted = columns(statistics, dimensions, prefix)
+    if 4 * dimensions + 2 > MOST_COLUMNS:
+        raise complaint(
+            "embedding", f"{dimensions} dimensions", f"at most {(MOST_COLUMNS - 2) // 4}, for ZonalStatistics writes four columns for each"
+        )
     if driver == "ESRI Shapefile" and max(map(len, wanted)) > 10:
         raise complaint("objects.prefix", f'the column "{max(wanted, key=len)}"', "at most 10 characters in a .shp", "Write a .gpkg.")
     try:
@@ -91,6 +96,9 @@ def zonal_statistics(raster, segmentation, table, statistics, prefix="", labels=
         raise complaint("objects.segmentation", f'"{segmentation}", which cannot be read', "a vector file")
     definition = objects.GetLayer(0).GetLayerDefn()
     taken = {definition.GetFieldDefn(i).GetName() for i in range(definition.GetFieldCount())}
+    most = 255 if driver == "ESRI Shapefile" else MOST_COLUMNS - 2
+    if len(taken) + len(wanted) > most:
+        raise complaint("objects.statistics", f"{len(taken) + len(wanted)} columns", f"at most {most} in a {table.suffix}")
     if taken & set(wanted):
         clash = sorted(taken & set(wanted))[0]
         raise complaint(
@@ -104,7 +112,7 @@ def zonal_statistics(raster, segmentation, table, statistics, prefix="", labels=
             "out": "vector", "out.vector.filename": found, "ram": ram,
         }  # fmt: skip
         launch.run("ZonalStatistics", words)
-        _write_table(objects.GetLayer(0), _statistics_of(found), stage.path(table), driver, table.stem, statistics, dimensions, prefix)
+        _write_table(objects.GetLayer(0), found, stage.path(table), driver, table.stem, columns(statistics, dimensions), prefix)
         made = [table.with_suffix(p.suffix) for p in sorted(stage.folder.glob(table.stem + ".*"))]
         # A shapefile is several files; the one that is asked for comes last.
         stage.publish(sorted(made, key=lambda p: p == table))
@@ -141,40 +149,44 @@ def _number(layer, system, target):
     zones.CommitTransaction()
 
 
-def _statistics_of(path):
-    """{number of the object: {column of ZonalStatistics: value}} of objects with data."""
+def _statistics_of(path, wanted):
+    """(number of the object, values of the columns) of objects with data, ascending; one at a time."""
     source = ogr.Open(str(path))
-    rows = {}
-    for feature in source.GetLayer(0):
-        row = feature.items()
+    found = source.ExecuteSQL(f'SELECT * FROM "{source.GetLayer(0).GetName()}" ORDER BY "{NUMBER}"')
+    definition = found.GetLayerDefn()
+    # By position: by name, OGR's Python looks through all columns for each cell.
+    number, mean, *places = [definition.GetFieldIndex(column) for column in [NUMBER, "mean_0", *wanted]]
+    for feature in found:
         # An object without data has no mean, but a count, and the no-data value as minimum.
-        if row["mean_0"] is not None and math.isfinite(row["mean_0"]):
-            rows[int(row[NUMBER])] = row
-    return rows
+        if feature.IsFieldSetAndNotNull(mean) and math.isfinite(feature.GetFieldAsDouble(mean)):
+            yield feature.GetFieldAsInteger(number), [feature.GetFieldAsDouble(k) for k in places]
+    source.ReleaseResultSet(found)
 
 
-def _write_table(layer, rows, target, driver, name, statistics, dimensions, prefix):
+def _write_table(layer, found, target, driver, name, wanted, prefix):
     """The layer with more columns; cells without a value are empty."""
     out = ogr.GetDriverByName(driver).CreateDataSource(str(target))
     made = out.CreateLayer(name, layer.GetSpatialRef(), layer.GetGeomType())
     definition = layer.GetLayerDefn()
     for i in range(definition.GetFieldCount()):
         made.CreateField(definition.GetFieldDefn(i))
-    wanted = columns(statistics, dimensions)
+    first = made.GetLayerDefn().GetFieldCount()
     for column in wanted:
         made.CreateField(ogr.FieldDefn(prefix + column, ogr.OFTInteger64 if column == "count" else ogr.OFTReal))
     made.StartTransaction()
     layer.ResetReading()
+    rows = _statistics_of(found, wanted)
+    next_number, values = next(rows, (None, None))
     for number, feature in enumerate(layer):
         new = ogr.Feature(made.GetLayerDefn())
         new.SetFrom(feature)
-        row = rows.get(number, {"count": 0})
-        for column in wanted:
-            value = row.get(column)
-            if column == "count":
-                new.SetField(prefix + column, int(value))
-            elif value is not None and math.isfinite(value):
-                new.SetField(prefix + column, value)
+        if number == next_number:
+            for k, value in enumerate(values):
+                if math.isfinite(value):
+                    new.SetField(first + k, value)
+            next_number, values = next(rows, (None, None))
+        elif "count" in wanted:
+            new.SetField(first + wanted.index("count"), 0)
         made.CreateFeature(new)
     made.CommitTransaction()
 
