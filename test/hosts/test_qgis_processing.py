@@ -519,3 +519,54 @@ def test_a_model_stops_where_a_step_fails(start, scene, tmp_path):
 def test_a_report_that_fails_says_why(processing, scene):
     with pytest.raises(QgsProcessingException, match="no map"):
         processing.run("script:otbtorch_report", dict(date1=[scene["date1"]], out="TEMPORARY_OUTPUT"))
+
+
+# ------------------------------------------------------------------------------------------------ the window
+
+WINDOW = """
+import json, os
+import processing
+import qgis.utils
+from qgis.core import QgsProject
+from qgis.PyQt.QtCore import QTimer
+
+job = json.loads(os.environ["OTBTORCH_TEST_JOB"])
+told, kept = [], []
+
+def begin():
+    dialog = processing.createAlgorithmDialog("otb:SiameseCD", job["runs"][len(told)])
+    kept.append(dialog)
+    dialog.algorithmFinished.connect(lambda good, made: QTimer.singleShot(300, lambda: end(good)))
+    dialog.show()
+    dialog.runButton().click()
+
+def end(good):
+    told.append([good, {l.name(): l.renderer().type() for l in QgsProject.instance().mapLayers().values()}])
+    if len(told) < len(job["runs"]):
+        begin()
+        return
+    with open(job["out"], "w") as stream:
+        json.dump(dict(told=told, plugins=qgis.utils.active_plugins), stream)
+    QgsProject.instance().clear()
+    os._exit(0)
+
+QTimer.singleShot(1500, begin)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("qgis") or not shutil.which("xvfb-run"), reason="needs qgis and xvfb-run")
+def test_the_window_of_an_application(room, scene, models, tmp_path):
+    """A person's way: the dialog, "Run". No layer and a failure of a run that fails; layers in the project with their styles of one that does not."""
+    script = tmp_path / "window.py"
+    script.write_text(WINDOW)
+    outputs = dict.fromkeys(("proba", "objects"), "TEMPORARY_OUTPUT")
+    given = dict(in1=[scene["date1"]], in2=[scene["date2"]], model=str(models / "unet_sem.pt"), **outputs)
+    job = dict(runs=[dict(given, thr=7.0), dict(given, thr=0.5)], out=str(tmp_path / "told.json"))
+    env = dict(OTBTORCH_TEST_JOB=json.dumps(job), QT_QPA_PLATFORM="xcb")
+    words = ["xvfb-run", "-a", "-s", "-screen 0 1280x1024x24", "timeout", "90", "qgis", "--nologo"]
+    done = command(*words, "--profiles-path", room / "private", "--code", script, **env)
+    assert done.returncode == 0 and (tmp_path / "told.json").exists(), done.stdout
+    found = json.loads((tmp_path / "told.json").read_text())
+    assert {"otbprovider", "otbtorch_styles"} <= set(found["plugins"])
+    styled = {"Change map": "paletted", "Change probability": "singlebandpseudocolor", "Change objects": "categorizedSymbol"}
+    assert found["told"] == [[False, {}], [True, styled]]
