@@ -1,6 +1,7 @@
 """Descriptors for QGIS by the provider's rules, the launcher that stands before OTB's, settings of a profile. Without QGIS or OTB."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -84,6 +85,13 @@ def test_violations(old, new, words):
 def test_an_exception_for_a_parameter_that_is_gone_is_told():
     text = "\n".join(line for line in good().splitlines() if "|window|" not in line)
     assert any("window: named in INSTEAD_OF_ZERO" in v for v in descriptors.violations("SiameseCD", text, [], DEFAULTS))
+
+
+def test_the_page_says_what_to_give_instead_of_zero():
+    page = (pathlib.Path(__file__).parents[2] / "doc" / "qgis.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| never passes 0"))
+    for (_, key), value in descriptors.INSTEAD_OF_ZERO.items():
+        assert value is None or (f"`{key}`" in row and value in row), key
 
 
 def program(path, text):
