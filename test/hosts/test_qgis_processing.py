@@ -99,7 +99,9 @@ def processing(room):
     plugin.initProcessing()
     import processing as module
 
-    yield types.SimpleNamespace(run=lambda name, given, feedback=None: run(module, name, given, feedback), runAndLoadResults=module.runAndLoadResults)
+    yield types.SimpleNamespace(
+        run=lambda name, given, feedback=None: run(module, name, given, feedback), runAndLoadResults=module.runAndLoadResults
+    )
     plugin.unload()
 
 
@@ -227,7 +229,12 @@ def test_qgis_lists_the_applications_beside_those_of_otb(start):
         text = start(setup, "list").stdout
         assert {line.split()[0] for line in text.splitlines() if "otb:" in line} >= {"otb:" + n for n in NAMES} | {"otb:BandMath"}
     text = start("private", "list").stdout
-    for name in ("model:Pair to change objects", "model:Series to land-cover map", "model:Pair to likelihood and report", "script:otbtorch_report"):
+    for name in (
+        "model:Pair to change objects",
+        "model:Series to land-cover map",
+        "model:Pair to likelihood and report",
+        "script:otbtorch_report",
+    ):
         assert name in text
 
 
@@ -252,7 +259,9 @@ def test_siamese_with_its_outputs(processing, scene, models, tmp_path):
     least = processing.run("otb:SiameseCD", dict(given, out="TEMPORARY_OUTPUT"))
     everything = {k: str(tmp_path / f"{k}.tif") for k in ("out", "proba", "sem1", "sem2", "conf")}
     more = dict(objects=str(tmp_path / "objects.gpkg"), mask=scene["mask"], thr=0.4, window=3, tta="d4", align="resample", coreg="none")
-    more.update(minsize=5.0, fill=2.0, simplify=0.5, opening=1, sizeunit="px", device="cpu", precision="fp32", batch=2, blend="crop", legend="on")
+    more.update(
+        minsize=5.0, fill=2.0, simplify=0.5, opening=1, sizeunit="px", device="cpu", precision="fp32", batch=2, blend="crop", legend="on"
+    )
     made = processing.run("otb:SiameseCD", dict(given, **everything, **more))
     assert set(least) == {"out"} and set(made) == set(everything) | {"objects"}
     out, nodata = read(made["out"])
@@ -288,7 +297,9 @@ def test_series_with_its_outputs(processing, series, tmp_path):
     )
     assert set(np.unique(pixels(some["out"]))) <= {0, 1, 2}
     # An ensemble from a file whose name has a space.
-    both = processing.run("otb:TimeSeriesClassify", dict(given, model=str(listed), out="TEMPORARY_OUTPUT", mutual=str(tmp_path / "mutual.tif")))
+    both = processing.run(
+        "otb:TimeSeriesClassify", dict(given, model=str(listed), out="TEMPORARY_OUTPUT", mutual=str(tmp_path / "mutual.tif"))
+    )
     assert (pixels(both["out"]) == labels).all() and np.abs(pixels(both["mutual"])[labels > 0]).max() < 1e-5
 
 
@@ -296,14 +307,28 @@ def test_likelihood_with_its_outputs(processing, scene, tmp_path):
     given = dict(in1=[scene["date1"]], in2=[scene["date2"]])
     least = processing.run("otb:ChangeLikelihood", dict(given, out="TEMPORARY_OUTPUT"))
     everything = {k: str(tmp_path / f"{k}.tif") for k in ("out", "pvalue", "change", "which")}
-    more = dict(objects="TEMPORARY_OUTPUT", calibrate=str(tmp_path / "calibration.json"), fit=str(tmp_path / "fit.json"), mask=scene["mask"])
+    more = dict(
+        objects="TEMPORARY_OUTPUT", calibrate=str(tmp_path / "calibration.json"), fit=str(tmp_path / "fit.json"), mask=scene["mask"]
+    )
     made = processing.run("otb:ChangeLikelihood", dict(given, **everything, **more, smooth=1.0, fdr=0.1, norm="mahalanobis", seed=3))
     assert set(made) == set(everything) | {"objects", "calibrate"} and set(least) == {"out"}
     assert made["objects"].endswith(".shp") and json.loads(pathlib.Path(made["calibrate"]).read_text())
     truth, change = pixels(scene["truth"])[:, 10:], pixels(made["change"])[:, 10:]
     assert (change[truth == 1] == 1).mean() > 0.9 and (change[truth == 0] == 1).mean() < 0.1
-    calibrated = processing.run("otb:ChangeLikelihood", dict(given, out="TEMPORARY_OUTPUT", pvalue="TEMPORARY_OUTPUT", smooth=1.0, mask=scene["mask"],
-                                                             norm="mahalanobis", seed=3, alpha=0.05, calibration=made["calibrate"]))
+    calibrated = processing.run(
+        "otb:ChangeLikelihood",
+        dict(
+            given,
+            out="TEMPORARY_OUTPUT",
+            pvalue="TEMPORARY_OUTPUT",
+            smooth=1.0,
+            mask=scene["mask"],
+            norm="mahalanobis",
+            seed=3,
+            alpha=0.05,
+            calibration=made["calibrate"],
+        ),
+    )
     assert pixels(calibrated["pvalue"]).max() > 0
 
 
@@ -320,7 +345,9 @@ def test_what_stands_for_a_zero_is_a_zero(processing, scene, tmp_path):
     assert (pixels(made["out"]) == pixels(tmp_path / "line.tif")).all()
     assert (pixels(made["out"]) != pixels(tmp_path / "other.tif")).any()
     truth = dict(ref=[scene["truth"]], mode="binary", **{"in": [scene["truth"]]})
-    found = processing.run("otb:ChangeEvaluation", dict(truth, draws=int(INSTEAD_OF_ZERO["ChangeEvaluation", "draws"]), out=str(tmp_path / "e.json")))
+    found = processing.run(
+        "otb:ChangeEvaluation", dict(truth, draws=int(INSTEAD_OF_ZERO["ChangeEvaluation", "draws"]), out=str(tmp_path / "e.json"))
+    )
     text = pathlib.Path(found["out"]).read_text()
     launch.run("ChangeEvaluation", dict(truth, draws=0, out=tmp_path / "line.json"))
     figures = [json.loads(t) for t in (text, (tmp_path / "line.json").read_text())]
@@ -349,13 +376,20 @@ def test_evaluation_with_its_outputs(processing, scene, tmp_path):
     dataset.WriteArray(np.roll(dataset.ReadAsArray(), 3, 1))
     dataset = None
     outputs = dict(out=str(tmp_path / "e.json"), csv=str(tmp_path / "e.csv"), errors="TEMPORARY_OUTPUT")
-    made = processing.run("otb:ChangeEvaluation", dict(mode="binary", ref=[scene["truth"]], inpos="1", inneg="0", **outputs, **{"in": [str(shifted)]}))
+    made = processing.run(
+        "otb:ChangeEvaluation", dict(mode="binary", ref=[scene["truth"]], inpos="1", inneg="0", **outputs, **{"in": [str(shifted)]})
+    )
     assert set(made) == set(outputs) and os.path.getsize(made["csv"]) > 0
     kinds = pixels(made["errors"])
     assert [(kinds == k).sum() for k in (2, 3)] == [60, 60]  # 3 columns of 20 on either side
-    drawn = processing.run("otb:ChangeEvaluation", dict(mode="sample", ref=[scene["truth"]], points="TEMPORARY_OUTPUT", sizes="0:40\n1:20", seed=5, **{"in": [str(shifted)]}))
+    drawn = processing.run(
+        "otb:ChangeEvaluation",
+        dict(mode="sample", ref=[scene["truth"]], points="TEMPORARY_OUTPUT", sizes="0:40\n1:20", seed=5, **{"in": [str(shifted)]}),
+    )
     assert QgsVectorLayer(drawn["points"], "points", "ogr").featureCount() == 60
-    areas = processing.run("otb:ChangeEvaluation", dict(mode="sample", labelled=drawn["points"], out=str(tmp_path / "areas.json"), **{"in": [str(shifted)]}))
+    areas = processing.run(
+        "otb:ChangeEvaluation", dict(mode="sample", labelled=drawn["points"], out=str(tmp_path / "areas.json"), **{"in": [str(shifted)]})
+    )
     assert json.loads(pathlib.Path(areas["out"]).read_text())
 
 
@@ -440,6 +474,13 @@ def test_a_run_that_does_not_begin_is_seen(start, scene, tmp_path):
         assert done.returncode != 0 and "nonsense" in done.stdout and "Results" not in done.stdout
 
 
+def test_a_failure_of_another_application_is_seen(start, scene, tmp_path):
+    """With the folder that qgis-folder makes, whose launcher stands before OTB's."""
+    out = tmp_path / "o.tif"
+    done = start("private", "run", "otb:BandMath", "--", f"il={scene['truth']}", f"out={out}", "exp=im1b7")
+    assert done.returncode != 0 and "(FATAL) BandMath" in done.stdout, done.stdout
+
+
 def test_the_bar_moves(processing, room, tmp_path):
     """Lines of progress reach QGIS while the application works, and rise."""
     pair = []
@@ -464,7 +505,9 @@ def test_results_open_with_their_styles(processing, scene, models, tmp_path):
     """As Processing loads them at the end of a run, under names that QGIS chose."""
     QgsProject.instance().clear()
     outputs = dict.fromkeys(("out", "proba", "sem1", "objects"), "TEMPORARY_OUTPUT")
-    processing.runAndLoadResults("otb:SiameseCD", dict(in1=[scene["date1"]], in2=[scene["date2"]], model=str(models / "unet_sem.pt"), **outputs))
+    processing.runAndLoadResults(
+        "otb:SiameseCD", dict(in1=[scene["date1"]], in2=[scene["date2"]], model=str(models / "unet_sem.pt"), **outputs)
+    )
     layers = {layer.name(): layer for layer in QgsProject.instance().mapLayers().values()}
     assert set(layers) == {"Change map", "Change probability", "Classes of the first date", "Change objects"}
     assert layers["Change probability"].renderer().type() == "singlebandpseudocolor"
