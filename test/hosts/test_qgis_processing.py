@@ -40,8 +40,10 @@ except ImportError:
 if not os.path.exists(PROCESS) or not shutil.which("otbQgisDescriptor"):
     pytest.skip("QGIS or otb-qgis is not installed", allow_module_level=True)
 
+from otbtorch.qgis.folder import find_applications  # noqa: E402
+
 gdal.UseExceptions()
-APPLICATIONS = BIN.parent / "lib" / "otb" / "applications"
+APPLICATIONS = find_applications()
 NAMES = ("ChangeEvaluation", "ChangeLikelihood", "SiameseCD", "TimeSeriesClassify")
 CROPS = MODELS / "sits-s2-crops.pt"
 DEMO = MODELS / "demo-l7.pt"

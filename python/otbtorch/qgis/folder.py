@@ -69,7 +69,7 @@ def find_applications():
 def data():
     """Folder of the models and scripts for Processing: of the checkout, or installed with the package."""
     here = pathlib.Path(__file__).resolve()
-    for folder in [here.parents[3] / "data" / "qgis"] + [p / "share" / "otbtorch" / "qgis" for p in here.parents[3:6]]:
+    for folder in [here.parents[3] / "data" / "qgis"] + [p / "share" / "otbtorch" / "qgis" for p in list(here.parents)[3:6]]:
         if list(folder.glob("*.model3")):
             return folder
     raise QgisError("the Processing models are not beside this package: is its installation whole?")
@@ -97,8 +97,8 @@ def make(folder, applications=None):
             raise QgisError('"%s" has a character that QGIS does not pass on; name another folder' % path)
     texts = {}
     for name in APPLICATIONS:
-        ready = applications.parents[2] / "share" / "otb" / "description" / (name + ".txt")  # of the same installation
-        ready = ready if ready.is_file() and ready.parent != described else None
+        of_them = [p / "share" / "otb" / "description" / (name + ".txt") for p in list(applications.parents)[2:4]]  # of the same installation
+        ready = next((p for p in of_them if p.is_file() and p.parent != described), None)
         texts[name] = ready.read_text(encoding="utf-8") if ready else descriptors.generate(name, str(applications), tool, launcher)
 
     target = folder / "share" / "otb" / "description"
