@@ -2,9 +2,11 @@
 #
 #   make           build into build/            make demo     run the main job on the demo scene, into demo/
 #   make deps      install missing packages     make test     all tests
-#   make install   PREFIX=/usr/local            make bench    timings and memory, into build/bench/
-#   make format    clang-format                 make clean    remove what was built
-#   make screenshot                             of QGIS with the maps of the demo, into doc/images
+#   make package   build/package/otbtorch_*.deb make bench    timings and memory, into build/bench/
+#   make install   PREFIX=/usr/local            make clean    remove what was built
+#   make hosts     install QGIS, Monteverdi and dask, for the tests
+#   make format    clang-format
+#   make screenshot                             of QGIS, otbgui and Monteverdi with the maps of the demo, into doc/images
 
 MAKEFLAGS += --no-print-directory
 
@@ -14,7 +16,7 @@ PYTHON ?= /usr/bin/python3
 
 export PYTHONPATH := $(CURDIR)/python$(if $(PYTHONPATH),:$(PYTHONPATH))
 
-.PHONY: all deps hosts configure build demo screenshot test core-test install bench format clean
+.PHONY: all deps hosts configure build package demo screenshot test core-test install bench format clean
 all: build
 
 deps:
@@ -24,10 +26,10 @@ deps:
 hosts:
 	@cmake/install-packages.sh hosts
 
-# Configured again only when a CMake file is newer; make in build/ sees to the rest.
+# Configured again only when a CMake file is newer; make in build/ sees to the rest. In the layout of the package; `make install` changes it.
 build/Makefile: CMakeLists.txt CMakePresets.json otb-module.cmake
 	@cmake/install-packages.sh
-	cmake --preset module -DCMAKE_INSTALL_PREFIX=$(PREFIX) -DOTBTorch_PYTHON=$(PYTHON)
+	cmake --preset module -DCMAKE_INSTALL_PREFIX=/usr -DOTBTorch_PYTHON=$(PYTHON)
 
 configure: build/Makefile
 
@@ -71,10 +73,11 @@ demo: build
 	@echo "demo/change.tif (0 = no change, 1 = change, 255 = no data), demo/probability.tif, demo/objects.gpkg and demo/labels.tif"
 	@echo "open in QGIS as maps, with their colours and names."
 
-# Needs QGIS: apt-get install --no-install-recommends qgis python3-qgis xvfb
-screenshot: demo
+screenshot: hosts demo
 	$(PYTHON) -m otbtorch.demo_qgis --image demo/date2.tif --map demo/change.tif --probability demo/probability.tif \
 	  --objects demo/objects.gpkg --out doc/images/qgis.png
+	$(PYTHON) -m otbtorch.demo_gui --date1 data/scene/date1.tif --date2 demo/date2.tif --model data/models/demo-l7.pt \
+	  --otbgui doc/images/otbgui.png --monteverdi doc/images/monteverdi.png
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
 test: hosts build
@@ -87,9 +90,18 @@ core-test:
 	ctest --test-dir build-core --output-on-failure --no-tests=error -L core
 	@! grep -E '^(Torch|OTB|ITK|GDAL)_DIR:' build-core/CMakeCache.txt
 
+# Anywhere, without being root: make install PREFIX=$$HOME/otbtorch; then . $$HOME/otbtorch/bin/otbtorch-env.sh
 install: build
-	cmake -S . -B build -DCMAKE_INSTALL_PREFIX=$(PREFIX) > /dev/null
+	cmake -S . -B build -DCMAKE_INSTALL_PREFIX=$(abspath $(PREFIX)) > /dev/null
+	@cmake --build build --parallel $(JOBS)
 	cmake --install build
+
+package: deps
+	@cmake/install-packages.sh package
+	cmake --preset module -DCMAKE_INSTALL_PREFIX=/usr -DOTBTorch_PYTHON=$(PYTHON) > /dev/null
+	@cmake --build build --parallel $(JOBS)
+	cd build && cpack --config CPackConfig.cmake
+	@ls -l build/package/*.deb
 
 bench: build
 	@cmake --build build --target otbdlBareModel

@@ -258,11 +258,7 @@ private:
     AddChoice("mode.object", "Connected objects of change");
     AddChoice("mode.sample", "Draws a stratified sample; estimates areas from a labelled one");
     files("in", "Maps", "One map, or several that are pooled: decisions, scores, from-to maps, or labels of the first date");
-    files("in2", "Labels of the second date", "As many as in (semantic maps of two dates)");
-    files("inchange", "Where the maps say change", "As many as in (coding full); unset: where the labels of the dates differ");
     files("ref", "References", "As many as in, images or files of polygons (mode sample: fills in the labels of the points)");
-    files("ref2", "References of the second date", "As many as ref (semantic references of two dates)");
-    files("refchange", "Where the references say change", "As many as ref (coding full); unset: where the labels of the dates differ");
     files("mask", "Validity images", "As many as in: pixels that are 0 are left out");
 
     AddParameter(ParameterType_OutputFilename, "out", "Results");
@@ -286,10 +282,14 @@ private:
     values("inneg", "Values of no change in the maps", "Unset: all others");
     values("refpos", "Values of change in the references", "Unset: all but refneg, or the only one that is not 0");
     values("refneg", "Values of no change in the references", "Unset: all others; with refpos given as well, other values are left out");
-    values("inmap", "Values of the maps and what they stand for", "\"255:1 254:2\"; others stay");
-    values("refmap", "Values of the references and what they stand for", "\"255:1 254:2\"; others stay");
+    values("inmap", "Recoding of the maps", "Values and what they stand for: \"255:1 254:2\"; others stay");
+    values("refmap", "Recoding of the references", "Values and what they stand for: \"255:1 254:2\"; others stay");
     values("nodata", "No-data values of the maps", "Unset: as the files declare; NaN always is");
     values("refnodata", "No-data values of the references", "Unset: as the files declare; NaN always is");
+    files("in2", "Labels of the second date", "As many as in (semantic maps of two dates)");
+    files("inchange", "Where the maps say change", "As many as in (coding full); unset: where the labels of the dates differ");
+    files("ref2", "References of the second date", "As many as ref (semantic references of two dates)");
+    files("refchange", "Where the references say change", "As many as ref (coding full); unset: where the labels of the dates differ");
     values("classes", "Values of the classes", "Of semantic maps and references; from-to maps count them by their position");
     values("names", "Names of the classes", "In the order of classes");
     for (const std::string side : {"in", "ref"})
@@ -381,7 +381,21 @@ private:
     SetDocExampleParameterValue("errors", "errors.tif");
   }
 
-  void DoUpdateParameters() override {}
+  void DoUpdateParameters() override
+  {
+    const std::string mode = GetParameterString("mode");
+    const std::map<std::string, std::vector<std::string>> own = {{"score", {"probability", "thr", "rule"}},
+                                                                 {"semantic", {"in2", "inchange", "ref2", "refchange", "incoding", "refcoding"}},
+                                                                 {"object", {"connect", "minsize", "iou"}},
+                                                                 {"sample", {"points", "labelled", "field", "n", "allocation", "least", "sizes"}}};
+    for (const auto& [its, keys] : own)
+    {
+      for (const auto& key : keys)
+      {
+        Applies(key, its == mode);
+      }
+    }
+  }
 
   // ------------------------------------------------------------------------------------------------------------------------------- parameters
 

@@ -34,6 +34,7 @@
 #include <memory>
 #include <numeric>
 #include <optional>
+#include <set>
 #include <sstream>
 
 namespace otb
@@ -167,25 +168,6 @@ private:
     AddParameter(ParameterType_InputImageList, "in2", "Image of the second date");
     SetParameterDescription("in2", "As in1, on the same grid (see align)");
     MandatoryOff("in2");
-    AddParameter(ParameterType_InputImageList, "il", "Series");
-    SetParameterDescription("il", "Instead of in1 and in2: one image a date, or one stack of all dates, date after date");
-    MandatoryOff("il");
-    AddParameter(ParameterType_InputFilename, "dates", "Dates of the series");
-    SetParameterDescription("dates", "Text file, a date a line (YYYYMMDD or YYYY-MM-DD) in the order of the files; unset: from the names of the files");
-    MandatoryOff("dates");
-    AddParameter(ParameterType_InputImageList, "maskl", "Validity of the series");
-    SetParameterDescription("maskl", "One band a date in one image, or one image a date, in the order of the series");
-    MandatoryOff("maskl");
-    AddParameter(ParameterType_Choice, "masktype", "What maskl holds");
-    AddChoice("masktype.invalid", "0 = valid");
-    AddChoice("masktype.valid", "0 = not valid, anything else valid");
-    AddChoice("masktype.scl", "Sentinel-2 scene classification: 2, 4, 5, 6, 7, 11 are valid");
-    MandatoryOff("masktype");
-    AddParameter(ParameterType_Int, "reference", "Dates that say what is normal");
-    SetParameterDescription("reference", "Of a series: its first valid dates; 0: a third of them, at least 6");
-    SetDefaultParameterInt("reference", 0);
-    SetMinimumParameterIntValue("reference", 0);
-    MandatoryOff("reference");
     AddModelParameters();
     MandatoryOff("model");
 
@@ -208,6 +190,7 @@ private:
     AddChoice("estimator.irmad", "Iteratively reweighted MAD");
     AddChoice("estimator.siroc", "Sibling regression on distant neighbours (SiROC)");
     MandatoryOff("estimator");
+    AddModelInfo("change-likelihood", {"model", "bands", "estimators", "patches", "licence"});
 
     AddParameter(ParameterType_OutputImage, "out", "Score");
     SetParameterDescription("out", "Smoothed score, larger = more change; no-data -9999");
@@ -231,17 +214,6 @@ private:
                             "Objects are kept so that this share of them is false at most (Benjamini-Hochberg on the p-values of their mean scores); 0: all");
     SetDefaultParameterFloat("fdr", 0.f);
     MandatoryOff("fdr");
-    AddParameter(ParameterType_OutputImage, "rupture", "Ruptures of a series");
-    SetParameterDescription("rupture",
-                            "Four bands: first date after the best split (index from 1; 0: none), its decimal year, statistic, valid dates; no-data -1");
-    SetDefaultOutputPixelType("rupture", ImagePixelType_float);
-    MandatoryOff("rupture");
-    AddParameter(ParameterType_OutputImage, "alarm", "Alarms of a series");
-    SetParameterDescription("alarm",
-                            "Six bands: date of the CUSUM's alarm (index from 1; 0: none), its decimal year, that of the onset, highest CUSUM, date of the "
-                            "martingale's alarm (index), log10 of the martingale; no-data -1");
-    SetDefaultOutputPixelType("alarm", ImagePixelType_float);
-    MandatoryOff("alarm");
 
     AddParameter(ParameterType_InputImage, "mask", "Validity image");
     SetParameterDescription("mask", "One band on the same grid: pixels that are 0 are no-data");
@@ -270,10 +242,10 @@ private:
 
     AddParameter(ParameterType_Int, "levels", "Noise levels");
     SetParameterDescription("levels", "Of pmi, cond, denoise; starts of recon; 0: as suits the estimator");
-    AddParameter(ParameterType_Int, "pairs", "Antithetic pairs of noise a level");
+    AddParameter(ParameterType_Int, "pairs", "Pairs of noise a level");
     AddParameter(ParameterType_Int, "steps", "Steps of the solver");
     SetParameterDescription("steps", "Of latent, loglik, odeed; 0: as suits the estimator");
-    AddParameter(ParameterType_Int, "probes", "Random vectors for the divergence (loglik)");
+    AddParameter(ParameterType_Int, "probes", "Random vectors (loglik)");
     for (const char* key : {"levels", "pairs", "steps", "probes"})
     {
       SetDefaultParameterInt(key, 0); // no minimum: OTB would take it in silence for a smaller number
@@ -330,6 +302,37 @@ private:
     SetParameterDescription("fit", "JSON file: used if it exists, else written. With it a part of the scene gives the pixels of the whole one");
     MandatoryOff("fit");
 
+    AddParameter(ParameterType_InputImageList, "il", "Series");
+    SetParameterDescription("il", "Instead of in1 and in2: one image a date, or one stack of all dates, date after date");
+    MandatoryOff("il");
+    AddParameter(ParameterType_InputFilename, "dates", "Dates of the series");
+    SetParameterDescription("dates", "Text file, a date a line (YYYYMMDD or YYYY-MM-DD) in the order of the files; unset: from the names of the files");
+    MandatoryOff("dates");
+    AddParameter(ParameterType_InputImageList, "maskl", "Validity of the series");
+    SetParameterDescription("maskl", "One band a date in one image, or one image a date, in the order of the series");
+    MandatoryOff("maskl");
+    AddParameter(ParameterType_Choice, "masktype", "Coding of the validity");
+    AddChoice("masktype.invalid", "0 = valid");
+    AddChoice("masktype.valid", "0 = not valid, anything else valid");
+    AddChoice("masktype.scl", "Sentinel-2 scene classification: 2, 4, 5, 6, 7, 11 are valid");
+    MandatoryOff("masktype");
+    AddParameter(ParameterType_Int, "reference", "Dates of reference");
+    SetParameterDescription("reference", "Of a series: its first valid dates; 0: a third of them, at least 6");
+    SetDefaultParameterInt("reference", 0);
+    SetMinimumParameterIntValue("reference", 0);
+    MandatoryOff("reference");
+    AddParameter(ParameterType_OutputImage, "rupture", "Ruptures of a series");
+    SetParameterDescription("rupture",
+                            "Four bands: first date after the best split (index from 1; 0: none), its decimal year, statistic, valid dates; no-data -1");
+    SetDefaultOutputPixelType("rupture", ImagePixelType_float);
+    MandatoryOff("rupture");
+    AddParameter(ParameterType_OutputImage, "alarm", "Alarms of a series");
+    SetParameterDescription("alarm",
+                            "Six bands: date of the CUSUM's alarm (index from 1; 0: none), its decimal year, that of the onset, highest CUSUM, date of the "
+                            "martingale's alarm (index), log10 of the martingale; no-data -1");
+    SetDefaultOutputPixelType("alarm", ImagePixelType_float);
+    MandatoryOff("alarm");
+
     AddRunParameters();
     SetMultiWriting(true);
 
@@ -339,7 +342,52 @@ private:
     SetDocExampleParameterValue("change", "change.tif");
   }
 
-  void DoUpdateParameters() override {}
+  void DoUpdateParameters() override
+  {
+    const auto& info = ShowModel();
+    const bool pair = IsSet("in1") || IsSet("in2"), series = IsSet("il");
+    if (pair != series)
+    {
+      for (const auto* key : {"rupture", "alarm", "dates", "maskl", "masktype", "reference"})
+      {
+        Applies(key, series);
+      }
+      for (const auto* key : {"calibrate", "calibration", "fit", "model", "contract"})
+      {
+        Applies(key, pair);
+      }
+    }
+    const std::string named = GetParameterString("estimator");
+    const std::string estimator = named != "auto" ? named : info.contract ? SuitedTo(*info.contract) : "regress";
+    const auto uses = [&](const char* key, const std::set<std::string>& estimators) { Applies(key, estimators.count(estimator) > 0); };
+    uses("levels", {"pmi", "cond", "denoise", "recon"});
+    uses("pairs", {"pmi", "cond", "denoise"});
+    uses("steps", {"latent", "loglik", "odeed"});
+    uses("logsnr.low", {"pmi", "cond", "denoise", "latent"});
+    uses("logsnr.high", {"pmi", "cond", "denoise", "latent"});
+    for (const auto* key : {"solver", "probes", "probekind"})
+    {
+      uses(key, {"loglik"});
+    }
+    uses("norm", {"regress"});
+    uses("clip", {"regress", "ratio", "cva", "mad", "irmad"});
+    for (const auto* key : {"direction", "which"})
+    {
+      Applies(key, !series && !std::set<std::string>{"latent", "feature", "cva", "mad", "irmad", "siroc"}.count(estimator));
+    }
+  }
+
+  /** The estimator that -estimator auto stands for with a model. */
+  static std::string SuitedTo(const dl::ModelContract& contract)
+  {
+    if (contract.generative)
+    {
+      const bool condition = std::any_of(contract.inputs.begin(), contract.inputs.end(),
+                                         [](const dl::ModelInput& in) { return in.role == "condition" || in.role == "condition_latent"; });
+      return !condition ? "latent" : contract.generative->null == dl::NullCondition::None ? "cond" : "pmi";
+    }
+    return contract.ratio ? "ratio" : contract.masked ? "mae" : "feature";
+  }
 
   static std::string Set(const Json& j) { return j.dump(); }
 
@@ -369,7 +417,7 @@ private:
   std::string ChooseEstimator(std::optional<dl::ModelContract>& contract)
   {
     std::string estimator = GetParameterString("estimator");
-    if (HasValue("model"))
+    if (IsSet("model"))
     {
       contract = ReadModelContract();
       if (contract->task != "change-likelihood")
@@ -387,13 +435,7 @@ private:
       {
         return "regress";
       }
-      if (contract->generative)
-      {
-        const bool condition = std::any_of(contract->inputs.begin(), contract->inputs.end(),
-                                           [](const dl::ModelInput& in) { return in.role == "condition" || in.role == "condition_latent"; });
-        return !condition ? "latent" : contract->generative->null == dl::NullCondition::None ? "cond" : "pmi";
-      }
-      return contract->ratio ? "ratio" : contract->masked ? "mae" : "feature";
+      return SuitedTo(*contract);
     }
     if (statistical.count(estimator) && contract)
     {
@@ -463,8 +505,8 @@ private:
     CheckRange("alpha", 1e-9, .5, "a rate above 0, at most 0.5");
     CheckRange("smooth", -1., 100., "a number of pixels between 0 and 100, or -1");
     CheckRange("fdr", 0., 1., "a rate between 0 and 1");
-    const bool pair = HasValue("in1") || HasValue("in2");
-    if (HasValue("il") == pair)
+    const bool pair = IsSet("in1") || IsSet("in2");
+    if (IsSet("il") == pair)
     {
       throw dl::Error(dl::Complaint(pair ? "il" : "in1", pair ? "in1 or in2 as well" : "neither a pair nor a series", "in1 and in2, or il", ""));
     }
@@ -475,7 +517,7 @@ private:
     }
     for (const char* key : {"in1", "in2"})
     {
-      if (!HasValue(key))
+      if (!IsSet(key))
       {
         throw dl::Error(dl::Complaint(key, "nothing", "the image of that date", ""));
       }
@@ -641,7 +683,7 @@ private:
       inputs.push_back(std::move(input));
     }
     filter->SetInputs(inputs);
-    if (HasValue("mask"))
+    if (IsSet("mask"))
     {
       filter->SetMask(MakeMask("mask", grid), "mask");
     }
@@ -731,10 +773,10 @@ private:
   /** A series: when does each pixel leave what is normal? */
   void Series()
   {
-    if (HasValue("model") || (GetParameterString("estimator") != "auto" && GetParameterString("estimator") != "regress"))
+    if (IsSet("model") || (GetParameterString("estimator") != "auto" && GetParameterString("estimator") != "regress"))
     {
-      throw dl::Error(dl::Complaint(HasValue("model") ? "model" : "estimator",
-                                    HasValue("model") ? "a model for a series" : GetParameterString("estimator") + " of a series",
+      throw dl::Error(dl::Complaint(IsSet("model") ? "model" : "estimator",
+                                    IsSet("model") ? "a model for a series" : GetParameterString("estimator") + " of a series",
                                     "-estimator regress, which scores the dates of a series", "Give a pair (in1, in2) instead."));
     }
     for (const char* key : {"which", "calibrate"})
@@ -746,7 +788,7 @@ private:
     }
     for (const char* key : {"calibration", "fit"})
     {
-      if (HasValue(key))
+      if (IsSet(key))
       {
         throw dl::Error(dl::Complaint(key, "a series", "a pair of dates (in1, in2)", "Leave it out."));
       }
@@ -757,7 +799,7 @@ private:
 
     // Dates, and where each lies in the files.
     std::vector<dl::Day> days;
-    if (HasValue("dates"))
+    if (IsSet("dates"))
     {
       const std::string file = GetParameterString("dates");
       NoteInputFile(file);
@@ -837,7 +879,7 @@ private:
       return all.images.size();
     };
     const auto count = split("il", stack ? components : bands);
-    if (HasValue("maskl"))
+    if (IsSet("maskl"))
     {
       const auto masks = GetParameterImageList("maskl")->Size();
       if (masks != 1 && masks != days.size())
@@ -849,7 +891,7 @@ private:
     auto filter = dl::SceneMapFilter::New();
     m_Scene = filter;
     filter->SetInputs(std::move(inputs));
-    if (HasValue("mask"))
+    if (IsSet("mask"))
     {
       filter->SetMask(MakeMask("mask", onto), "mask");
     }
@@ -1004,12 +1046,12 @@ private:
     {
       // Blocks wide enough that scores of neighbours hardly depend on each other.
       settings.calibrationBlock = std::max(16, static_cast<int>(std::ceil(6. * smooth)));
-      if (HasValue("calibration"))
+      if (IsSet("calibration"))
       {
         throw dl::Error(dl::Complaint("calibrate", "-calibration as well", "one of the two", ""));
       }
     }
-    if (HasValue("calibration"))
+    if (IsSet("calibration"))
     {
       const std::string file = GetParameterString("calibration");
       settings.calibration = dl::ScoreCalibration::FromJson(ReadText(file, "calibration"), file);
@@ -1058,7 +1100,7 @@ private:
   {
     for (const char* key : {"model", "contract", "calibration"})
     {
-      if (HasValue(key))
+      if (IsSet(key))
       {
         NoteInputFile(GetParameterString(key));
       }

@@ -408,7 +408,7 @@ otb::dl::ModelContract DLApplication::ReadModelContract(bool ensembles)
   {
     throw Error(Complaint("model", "a list of " + std::to_string(m_ModelFiles.size()) + " models", "one model", "This application runs no ensembles."));
   }
-  const std::string sideCar = HasValue("contract") ? GetParameterString("contract") : "";
+  const std::string sideCar = IsSet("contract") ? GetParameterString("contract") : "";
   m_Contracts.clear();
   for (const auto& file : m_ModelFiles)
   {

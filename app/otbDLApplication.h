@@ -10,6 +10,7 @@
 #include "otbDLChangeObjects.h"
 #include "otbDLLegend.h"
 #include "otbDLModelContract.h"
+#include "otbDLModelInfo.h"
 #include "otbDLPatchMapFilter.h"
 #include "otbDLRasters.h"
 #include "otbDLRuntime.h"
@@ -54,6 +55,20 @@ protected:
 
   /** Adds model, contract. */
   void AddModelParameters();
+
+  /** Adds the group about: lines that say what the contract of the chosen model says, for who fills in a window.
+   * \param task of the models that the application runs
+   * \param subjects of DescribeModel() */
+  void AddModelInfo(const std::string& task, const std::vector<std::string>& subjects);
+
+  /** Fills that group, and returns what is known of the model: called at every change of a parameter, reads files only when they changed, never throws. */
+  const ModelInfo& ShowModel();
+
+  /** Switches a parameter off that means nothing for the model or the mode chosen; one that was given a value is left on, for the run to complain about. */
+  void Applies(const std::string& key, bool applies);
+
+  /** Has an optional input a value that counts? Not one whose box was unchecked in a window; one from memory does, which switches nothing on. */
+  bool IsSet(const std::string& key);
 
   /** Adds device, precision, batch, blend, legend, ram. */
   void AddRunParameters();
@@ -201,6 +216,11 @@ private:
   void Discard();
   void RestoreCache();
 
+  std::string m_Task;
+  std::vector<std::string> m_About; ///< subjects of the group about
+  std::string m_AboutStamp;         ///< of the files that it was made from
+  std::map<std::string, std::string> m_AboutLines;
+  ModelInfo m_Info;
   Rasters m_Aligned; ///< files brought onto another grid
   std::vector<std::string> m_ModelFiles;
   std::vector<otb::dl::ModelContract> m_Contracts; ///< of the members of an ensemble

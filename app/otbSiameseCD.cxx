@@ -64,6 +64,7 @@ private:
     AddParameter(ParameterType_InputImageList, "in2", "Image of the second date");
     SetParameterDescription("in2", "As in1, on the same grid");
     AddModelParameters();
+    AddModelInfo("change-detection", {"model", "bands", "classes", "patches", "decision", "licence"});
 
     AddParameter(ParameterType_OutputImage, "out", "Change map");
     SetParameterDescription("out", "0 = no change, 1 = change, or the from-to code of a semantic model");
@@ -119,7 +120,20 @@ private:
     SetDocExampleParameterValue("proba", "probability.tif");
   }
 
-  void DoUpdateParameters() override {}
+  void DoUpdateParameters() override
+  {
+    const auto& info = ShowModel();
+    if (!info.contract)
+    {
+      return;
+    }
+    const auto& c = *info.contract;
+    const bool classes = c.FindOutput("sem1_logits") || c.FindOutput("transition_logits");
+    Applies("sem1", classes);
+    Applies("sem2", classes);
+    Applies("tta", !c.tiling.testTimeAugmentations.empty());
+    Applies("radiometry", c.radiometricMatching);
+  }
 
   void DoExecute() override
   {
@@ -192,7 +206,7 @@ private:
     }
     filter->SetInputs(inputs);
     filter->SetReferenceInput(reference);
-    if (HasValue("mask"))
+    if (IsSet("mask"))
     {
       filter->SetMask(MakeMask("mask", grid), "mask");
     }

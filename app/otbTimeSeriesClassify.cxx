@@ -106,71 +106,18 @@ private:
     AddParameter(ParameterType_InputImage, "in", "Stack of the first sensor");
     SetParameterDescription("in", "All dates in one image, date after date (as ImageClassifier's in). Either this or il");
     MandatoryOff("in");
-    for (int s = 0; s < sensors; ++s)
-    {
-      const std::string ordinal = s == 0 ? "first" : s == 1 ? "second" : s == 2 ? "third" : "fourth";
-      const std::string il = Key("il", s), dates = Key("dates", s), bands = Key("bands", s), maskl = Key("maskl", s), masktype = Key("masktype", s);
-      AddParameter(ParameterType_InputImageList, il, "Series of the " + ordinal + " sensor");
-      SetParameterDescription(il, "One stack of all dates, or one image per date, in any order");
-      MandatoryOff(il);
-      AddParameter(ParameterType_InputFilename, dates, "Dates of the " + ordinal + " sensor");
-      SetParameterDescription(dates, "Text file, a date per line (YYYYMMDD or YYYY-MM-DD), in the order of the stack or the list; # begins a comment");
-      MandatoryOff(dates);
-      AddParameter(ParameterType_StringList, bands, "Bands of a date of the " + ordinal + " sensor");
-      SetParameterDescription(bands,
-                              "Names of the bands in the files, for a model that wants them in another order or not all of them. In a stack, names after a | "
-                              "are stored band after band, each for all dates. Unless given: the model's bands, iota2's layout, or the names in the files");
-      MandatoryOff(bands);
-      AddParameter(ParameterType_InputImageList, maskl, "Validity of the " + ordinal + " sensor");
-      SetParameterDescription(maskl, "Validity rasters: one band per date in one image, or one image per date in the order of the series");
-      MandatoryOff(maskl);
-      AddParameter(ParameterType_Choice, masktype, "What they hold");
-      SetParameterDescription(masktype, "How the values of the validity rasters are read");
-      AddChoice(masktype + ".invalid", "0 = valid (iota2: 1 = cloud, edge, saturated; 2 = not acquired)");
-      AddChoice(masktype + ".valid", "0 = not valid, anything else valid");
-      AddChoice(masktype + ".scl", "Sentinel-2 scene classification: 2, 4, 5, 6, 7, 11 are valid");
-      MandatoryOff(masktype);
-    }
+    AddSensor(0);
     AddParameter(ParameterType_Choice, "datesfrom", "Where dates come from");
     SetParameterDescription("datesfrom", "The dates files, or the first date in the name of each file");
     AddChoice("datesfrom.auto", "Dates files; names that hold other dates are refused");
     AddChoice("datesfrom.file", "Dates files, whatever the names say");
     AddChoice("datesfrom.names", "Names of the images");
     MandatoryOff("datesfrom");
-    AddParameter(ParameterType_InputImageList, "static", "Image that does not change");
-    SetParameterDescription("static", "A DEM, say, for models that want one");
-    MandatoryOff("static");
-    AddParameter(ParameterType_StringList, "staticbands", "Its bands");
-    SetParameterDescription("staticbands", "Names of its bands; unless given, those of the model");
-    MandatoryOff("staticbands");
-    AddParameter(ParameterType_Choice, "interpolator", "Resampling");
-    SetParameterDescription("interpolator", "For images on another grid than the first sensor's; validity rasters always take the nearest pixel");
-    AddChoice("interpolator.linear", "Bilinear");
-    AddChoice("interpolator.nn", "Nearest neighbour");
-    AddChoice("interpolator.bco", "Bicubic");
-    MandatoryOff("interpolator");
-
     AddModelParameters();
     SetParameterDescription("model",
                             "A network exported to TorchScript (.pt), with its contract inside or beside it; or a text file (.txt) that lists several, "
                             "one per line: an ensemble");
-    AddParameter(ParameterType_InputFilename, "imstat", "Statistics file");
-    SetParameterDescription("imstat",
-                            "XML file of ComputeImagesStatistics: mean and standard deviation of each band of in, for models whose contract says that "
-                            "they take raw values");
-    MandatoryOff("imstat");
-    AddParameter(ParameterType_InputImage, "mask", "Input mask");
-    SetParameterDescription("mask", "One band on the grid of the first sensor: pixels that are 0 are not classified");
-    MandatoryOff("mask");
-    AddParameter(ParameterType_Int, "nodatalabel", "Label of no-data");
-    SetParameterDescription("nodatalabel", "Written where the mask is 0 or no date is valid");
-    SetDefaultParameterInt("nodatalabel", 0);
-    MandatoryOff("nodatalabel");
-    AddParameter(ParameterType_StringList, "classes", "Classes of the map");
-    SetParameterDescription("classes",
-                            "Keeps some of the model's classes (\"11 12 31\"), or merges them into new ones (\"1:11+12 2:31+32\", a name may follow: "
-                            "\"1:11+12:crops\"). Unless given: all, as they are");
-    MandatoryOff("classes");
+    AddModelInfo("time-series-classification", {"model", "bands", "dates", "classes", "patches", "licence"});
 
     AddParameter(ParameterType_OutputImage, "out", "Label map");
     SetParameterDescription("out", "Labels of the contract (or of classes)");
@@ -184,7 +131,7 @@ private:
     SetParameterDescription("probamap", "A band per class, ascending labels, 0 to 1000");
     SetDefaultOutputPixelType("probamap", ImagePixelType_uint16);
     MandatoryOff("probamap");
-    AddParameter(ParameterType_Int, "nbclasses", "Number of classes in the probability map");
+    AddParameter(ParameterType_Int, "nbclasses", "Number of classes expected");
     SetParameterDescription("nbclasses", "If given, checked against the model's (or those of classes)");
     MandatoryOff("nbclasses");
     AddParameter(ParameterType_OutputImage, "features", "Embedding");
@@ -215,6 +162,40 @@ private:
     SetDefaultOutputPixelType("nvalid", ImagePixelType_uint16);
     MandatoryOff("nvalid");
 
+    AddParameter(ParameterType_InputFilename, "imstat", "Statistics file");
+    SetParameterDescription("imstat",
+                            "XML file of ComputeImagesStatistics: mean and standard deviation of each band of in, for models whose contract says that "
+                            "they take raw values");
+    MandatoryOff("imstat");
+    AddParameter(ParameterType_InputImage, "mask", "Input mask");
+    SetParameterDescription("mask", "One band on the grid of the first sensor: pixels that are 0 are not classified");
+    MandatoryOff("mask");
+    AddParameter(ParameterType_Int, "nodatalabel", "Label of no-data");
+    SetParameterDescription("nodatalabel", "Written where the mask is 0 or no date is valid");
+    SetDefaultParameterInt("nodatalabel", 0);
+    MandatoryOff("nodatalabel");
+    AddParameter(ParameterType_StringList, "classes", "Classes of the map");
+    SetParameterDescription("classes",
+                            "Keeps some of the model's classes (\"11 12 31\"), or merges them into new ones (\"1:11+12 2:31+32\", a name may follow: "
+                            "\"1:11+12:crops\"). Unless given: all, as they are");
+    MandatoryOff("classes");
+    for (int s = 1; s < sensors; ++s)
+    {
+      AddSensor(s);
+    }
+    AddParameter(ParameterType_InputImageList, "static", "Image that does not change");
+    SetParameterDescription("static", "A DEM, say, for models that want one");
+    MandatoryOff("static");
+    AddParameter(ParameterType_StringList, "staticbands", "Bands of that image");
+    SetParameterDescription("staticbands", "Names of its bands; unless given, those of the model");
+    MandatoryOff("staticbands");
+    AddParameter(ParameterType_Choice, "interpolator", "Resampling");
+    SetParameterDescription("interpolator", "For images on another grid than the first sensor's; validity rasters always take the nearest pixel");
+    AddChoice("interpolator.linear", "Bilinear");
+    AddChoice("interpolator.nn", "Nearest neighbour");
+    AddChoice("interpolator.bco", "Bicubic");
+    MandatoryOff("interpolator");
+
     AddRunParameters();
     SetMultiWriting(true);
 
@@ -225,7 +206,69 @@ private:
     SetDocExampleParameterValue("confmap", "confidence.tif");
   }
 
-  void DoUpdateParameters() override {}
+  /** Adds the parameters of a sensor's series. */
+  void AddSensor(int s)
+  {
+    const std::string ordinal = s == 0 ? "first" : s == 1 ? "second" : s == 2 ? "third" : "fourth";
+    const std::string il = Key("il", s), dates = Key("dates", s), bands = Key("bands", s), maskl = Key("maskl", s), masktype = Key("masktype", s);
+    AddParameter(ParameterType_InputImageList, il, "Series of the " + ordinal + " sensor");
+    SetParameterDescription(il, "One stack of all dates, or one image per date, in any order");
+    MandatoryOff(il);
+    AddParameter(ParameterType_InputFilename, dates, "Dates of the " + ordinal + " sensor");
+    SetParameterDescription(dates, "Text file, a date per line (YYYYMMDD or YYYY-MM-DD), in the order of the stack or the list; # begins a comment");
+    MandatoryOff(dates);
+    AddParameter(ParameterType_StringList, bands, "Bands of the " + ordinal + " sensor");
+    SetParameterDescription(bands,
+                            "Names of the bands in the files, for a model that wants them in another order or not all of them. In a stack, names after a | "
+                            "are stored band after band, each for all dates. Unless given: the model's bands, iota2's layout, or the names in the files");
+    MandatoryOff(bands);
+    AddParameter(ParameterType_InputImageList, maskl, "Validity of the " + ordinal + " sensor");
+    SetParameterDescription(maskl, "Validity rasters: one band per date in one image, or one image per date in the order of the series");
+    MandatoryOff(maskl);
+    AddParameter(ParameterType_Choice, masktype, "Coding of its validity");
+    SetParameterDescription(masktype, "How the values of the validity rasters are read");
+    AddChoice(masktype + ".invalid", "0 = valid (iota2: 1 = cloud, edge, saturated; 2 = not acquired)");
+    AddChoice(masktype + ".valid", "0 = not valid, anything else valid");
+    AddChoice(masktype + ".scl", "Sentinel-2 scene classification: 2, 4, 5, 6, 7, 11 are valid");
+    MandatoryOff(masktype);
+  }
+
+  void DoUpdateParameters() override
+  {
+    const auto& info = ShowModel();
+    if (!info.contract)
+    {
+      return;
+    }
+    const auto& c = *info.contract;
+    bool asks[sensors + 1] = {}; // for the image that does not change, then for each sensor
+    for (const auto& in : c.inputs)
+    {
+      asks[0] = asks[0] || in.role == "static";
+      for (const int sensor : in.sensors)
+      {
+        asks[std::max(0, sensor)] = asks[std::max(0, sensor)] || sensor >= 0;
+      }
+    }
+    Applies("static", asks[0]);
+    Applies("staticbands", asks[0]);
+    for (int s = 1; s < sensors; ++s)
+    {
+      for (const auto* name : {"il", "dates", "bands", "maskl", "masktype"})
+      {
+        Applies(Key(name, s), asks[s + 1]);
+      }
+    }
+    const bool labels = c.FindOutput("logits") || c.FindOutput("probabilities");
+    for (const auto* key : {"out", "confmap", "probamap", "nbclasses", "classes", "entropy", "margin"})
+    {
+      Applies(key, labels);
+    }
+    Applies("mutual", labels && info.members > 1);
+    Applies("features", c.FindOutput("embedding") && info.members < 2);
+    Applies("featurestype", c.FindOutput("embedding") && info.members < 2);
+    Applies("blend", c.tiling.unit == dl::SpatialUnit::Patch);
+  }
 
   bool Given(const std::string& key) { return IsParameterEnabled(key) && HasValue(key); }
 

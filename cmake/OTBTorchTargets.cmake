@@ -1,8 +1,8 @@
-# What every target of ours gets: C++17 (OTB asks for 14), and warnings as errors.
+# What every target of ours gets: C++17 (OTB asks for 14), warnings as errors, no path of this machine in what is built.
 function(otbtorch_target name)
   target_compile_features(${name} PUBLIC cxx_std_17)
   set_target_properties(${name} PROPERTIES CXX_EXTENSIONS OFF)
-  target_compile_options(${name} PRIVATE -Wall -Wextra $<$<BOOL:${OTBTorch_WARNINGS_AS_ERRORS}>:-Werror>)
+  target_compile_options(${name} PRIVATE -Wall -Wextra -ffile-prefix-map=${PROJECT_SOURCE_DIR}/= $<$<BOOL:${OTBTorch_WARNINGS_AS_ERRORS}>:-Werror>)
 endfunction()
 
 # A GoogleTest program whose tests appear in CTest one by one, under the given labels.

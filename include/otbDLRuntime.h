@@ -59,6 +59,9 @@ struct RuntimeReport
  * damaged, or no TorchScript; ContractError for a contract that cannot be used */
 ModelContract ReadContract(const std::string& modelFile, const std::string& contractFile = {}, std::string* origin = nullptr);
 
+/** The file beside a model that replaces the contract inside it: NAME.pt.mlm.json, else NAME.mlm.json; empty where there is neither. */
+std::string SideCarOf(const std::string& modelFile);
+
 /** Loads a model, runs it once against its contract, and settles device, precision, memory format and batch.
  * Batches of different sizes are only chosen between when they give the same bits.
  * \throw Error for a model that cannot be loaded or contradicts its contract */

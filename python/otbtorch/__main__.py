@@ -11,6 +11,8 @@ import re
 import sys
 
 from . import contract as contracts
+from .cluster import ClusterError
+from .cluster.command import split_words
 from .contract import ContractError
 from .qgis import QgisError
 from .report import ReportError
@@ -352,16 +354,25 @@ def _parser():
     command = commands.add_parser("qgis-folder", help=text, description=text)
     folder.add_arguments(command)
     command.set_defaults(run=folder.command)
+
+    from .cluster import command as cluster  # imports neither dask nor GDAL
+
+    text = "An application over many tiles, or over windows of one huge image, on a cluster."
+    command = commands.add_parser("run", help=text, description=text, prog="otbtorch-run")
+    cluster.add_arguments(command)
+    command.set_defaults(run=cluster.command)
     return parser
 
 
 def main(argv=None):
+    argv, words = split_words(sys.argv[1:] if argv is None else list(argv))
     args = _parser().parse_args(argv)
+    args.words = words
     code = 141  # what a shell says of a program that SIGPIPE ended
     try:
         code = args.run(args)
         sys.stdout.flush()
-    except (ContractError, QgisError, ReportError) as error:
+    except (ClusterError, ContractError, QgisError, ReportError) as error:
         print(f"error: {error}", file=sys.stderr)
         code = 2
     except BrokenPipeError:

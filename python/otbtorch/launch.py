@@ -9,8 +9,25 @@ import pathlib
 import re
 import shutil
 import subprocess
+import sys
 
 APPLICATIONS = ("SiameseCD", "TimeSeriesClassify", "ChangeLikelihood", "ChangeEvaluation")
+
+
+# Ends what it started once the process that wanted it is gone, however that went (kill -9 included):
+# the pipe between them is then closed. A launcher is a shell script, so that a signal for the death
+# of a parent would end the script and leave the application.
+_GUARD = """
+import os, select, signal, subprocess, sys
+child = subprocess.Popen(sys.argv[2:])
+while child.poll() is None:
+    if select.select([int(sys.argv[1])], [], [], 0.05)[0]:
+        os.killpg(0, signal.SIGKILL)
+if child.returncode < 0:
+    signal.signal(-child.returncode, signal.SIG_DFL) if child.returncode != -signal.SIGKILL else None
+    os.kill(os.getpid(), -child.returncode)
+sys.exit(child.returncode)
+"""
 
 
 class LaunchError(Exception):
@@ -36,9 +53,14 @@ def _folders():
         yield parent / "build" / "bin"
 
 
-def launcher(application):
-    """The path of ``otbcli_<application>``. Raises LaunchError where there is none."""
+def launcher(application, folder=None):
+    """The path of ``otbcli_<application>``, in ``folder`` if given. Raises LaunchError where there is none."""
     name = f"otbcli_{application}"
+    if folder is not None:
+        path = pathlib.Path(folder) / name
+        if not path.is_file():
+            raise LaunchError(f"{name} is not found in {folder}")
+        return str(path)
     for folder in _folders():
         if (folder / name).is_file():
             return str(folder / name)
@@ -75,25 +97,38 @@ def reason(log):
     return re.sub(r"^Caught \S+ during application execution: ", "", text)
 
 
-def run(application, parameters, log=None, env=None):
+def run(application, parameters, log=None, env=None, folder=None, cwd=None, guarded=False):
     """Runs an application to its end. Returns what it printed.
 
     :param application: its name, as in ``otbcli_<name>``
     :param parameters: as :func:`arguments` takes them
     :param log: a file that gets what it prints as well
     :param env: variables that are added to this process's own
+    :param folder: where the launcher is; else it is looked for
+    :param cwd: the folder it runs in
+    :param guarded: it ends when this process does, even when this one is killed
     :raises LaunchError: it is not there, or did not end with 0
     """
-    command = [launcher(application)] + arguments(parameters)
-    done = subprocess.run(
-        command,
-        env=dict(os.environ, **(env or {})),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        errors="replace",
-    )
+    command = [launcher(application, folder)] + arguments(parameters)
+    pipe = os.pipe() if guarded else ()
+    if guarded:
+        command = [sys.executable or "python3", "-S", "-E", "-c", _GUARD, str(pipe[0])] + command
+    try:
+        done = subprocess.run(
+            command,
+            env=dict(os.environ, **(env or {})),
+            cwd=cwd,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
+            pass_fds=pipe[:1],
+            start_new_session=guarded,
+        )
+    finally:
+        for end in pipe:
+            os.close(end)
     if log is not None:
         pathlib.Path(log).write_text(done.stdout, encoding="utf-8")
     if done.returncode:

@@ -1,5 +1,10 @@
 """Applications from Python: where launchers are found, command lines, what a failure says."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 
 from otbtorch import launch
@@ -34,6 +39,15 @@ def test_a_launcher_that_is_not_there_is_an_error_with_the_way_out(programs, mon
         launch.launcher("SiameseCD")
 
 
+def test_a_folder_may_be_named(programs, tmp_path):
+    programs("SiameseCD", "")
+    (tmp_path / "other").mkdir()
+    with pytest.raises(launch.LaunchError, match="otbcli_SiameseCD is not found in .*other"):
+        launch.run("SiameseCD", {}, folder=tmp_path / "other")
+    (tmp_path / "otbcli_SiameseCD").rename(tmp_path / "other" / "otbcli_SiameseCD")
+    assert launch.run("SiameseCD", {}, folder=str(tmp_path / "other")) == ""
+
+
 def test_arguments(tmp_path):
     words = launch.arguments({"in1": ["a b.tif", tmp_path], "thr": 0.5, "on": True, "no": None})
     assert words == ["-in1", "a b.tif", str(tmp_path), "-thr", "0.5", "-on", "true"]
@@ -66,3 +80,46 @@ def test_a_failure_without_a_word(programs, text, said, code):
     with pytest.raises(launch.LaunchError, match=f"^SiameseCD: {said}$") as error:
         launch.run("SiameseCD", {})
     assert error.value.returncode == code
+
+
+@pytest.mark.parametrize(("text", "code"), [("exit 3", 3), ("kill -9 $$", -9), ("kill -15 $$", -15)])
+def test_a_guarded_run_ends_as_it_would_without(programs, text, code):
+    programs("SiameseCD", text + "\n")
+    with pytest.raises(launch.LaunchError) as error:
+        launch.run("SiameseCD", {}, guarded=True)
+    assert error.value.returncode == code
+
+
+def test_a_guarded_run_says_what_it_printed_and_where_it_ran(programs, tmp_path):
+    programs("SiameseCD", "echo here; pwd\n")
+    assert launch.run("SiameseCD", {}, cwd=tmp_path, guarded=True) == f"here\n{tmp_path}\n"
+
+
+def test_what_is_guarded_ends_with_the_process_that_wanted_it(programs, tmp_path):
+    """A launcher is a script: what it started itself must end as well."""
+    programs("SiameseCD", f"sleep 60 & echo $! > {tmp_path}/pid.part; mv {tmp_path}/pid.part {tmp_path}/pid; wait\n")
+    parent = subprocess.Popen(
+        [sys.executable, "-c", "from otbtorch import launch; launch.run('SiameseCD', {}, guarded=True)"],
+        env=dict(os.environ, PYTHONPATH=os.pathsep.join(sys.path)),
+    )
+    wait_for(lambda: (tmp_path / "pid").exists())
+    grandchild = int((tmp_path / "pid").read_text())
+    assert alive(grandchild)
+    parent.kill()
+    parent.wait()
+    wait_for(lambda: not alive(grandchild))
+
+
+def alive(pid):
+    try:
+        with open(f"/proc/{pid}/stat") as stream:
+            return stream.read().rsplit(")", 1)[1].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+def wait_for(condition, seconds=20):
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        time.sleep(0.02)

@@ -262,18 +262,12 @@ ModelContract ReadContractOf(const std::string& modelFile, const std::string& co
   }
   else
   {
-    const std::string sideCars[] = {modelFile + ".mlm.json", fs::path(modelFile).replace_extension(".mlm.json").string()};
-    for (const auto& sideCar : sideCars)
+    from = SideCarOf(modelFile);
+    if (!from.empty())
     {
-      std::error_code ec;
-      if (fs::exists(sideCar, ec))
-      {
-        from = sideCar;
-        text = Slurp(sideCar, "model");
-        break;
-      }
+      text = Slurp(from, "model");
     }
-    if (from.empty())
+    else
     {
       from = modelFile;
       text = embedded;

@@ -7,6 +7,8 @@
 #include "otbDLError.h"
 #include "otbDLTorchRuntime.h"
 
+#include <filesystem>
+#include <system_error>
 #ifndef OTBDL_TORCH_LINKED
 #include <dlfcn.h>
 
@@ -66,6 +68,19 @@ const TorchRuntime& Torch()
 ModelContract ReadContract(const std::string& modelFile, const std::string& contractFile, std::string* origin)
 {
   return Torch().readContract(modelFile, contractFile, origin);
+}
+
+std::string SideCarOf(const std::string& modelFile)
+{
+  for (const auto& file : {modelFile + ".mlm.json", std::filesystem::path(modelFile).replace_extension(".mlm.json").string()})
+  {
+    std::error_code ec;
+    if (std::filesystem::exists(file, ec))
+    {
+      return file;
+    }
+  }
+  return {};
 }
 
 std::unique_ptr<Predictor> LoadPredictor(const std::string& modelFile, const ModelContract& contract, const RuntimeOptions& options, RuntimeReport& report)

@@ -29,6 +29,8 @@ from sits import (
 )
 from test_sits_oracle import softmax
 
+from iota2_rules import mosaic  # test/support, which sits puts on the path
+
 __all__ = ["case_of", "simulation"]  # fixtures
 LABELS = np.array([c[0] for c in CLASSES])
 NONE = np.s_[3:6, 4:9]  # pixels without a valid date
@@ -403,18 +405,6 @@ def test_stack_of_iota2(way, tmp_path):
         [reflectances[:, 6], features[0], reflectances[:, 9], features[2]], axis=1
     )
     assert np.abs(read(out) - wanted.reshape(12, 11, 13) / 10000).max() < 1e-6
-
-
-def mosaic(tiles, shape):
-    """What iota2 makes of the files of its tiles: the first that says something stays.
-
-    ``tiles``: (first column, array (bands, h, w)) each; 0 says nothing.
-    """
-    whole = np.zeros(shape, tiles[0][1].dtype)
-    for first, array in tiles:
-        part = whole[:, :, first : first + array.shape[2]]
-        part[...] = np.where(part != 0, part, array)
-    return whole
 
 
 def test_mosaic_of_iota2(case, plain, simulation, tmp_path):
