@@ -1,6 +1,7 @@
 """Descriptors for QGIS by the provider's rules, the launcher that stands before OTB's, settings of a profile. Without QGIS or OTB."""
 
 import os
+import pathlib
 import signal
 import subprocess
 import sys
@@ -47,7 +48,9 @@ def test_a_descriptor_is_made_fit_for_qgis():
 
 
 def good():
-    return descriptors.refine("SiameseCD", RAW.replace("QgsProcessingParameterNumber|free|No default|QgsProcessingParameterNumber.Integer|0|True\n", ""), DEFAULTS)
+    return descriptors.refine(
+        "SiameseCD", RAW.replace("QgsProcessingParameterNumber|free|No default|QgsProcessingParameterNumber.Integer|0|True\n", ""), DEFAULTS
+    )
 
 
 def test_what_qgis_can_use_has_no_violations():
@@ -64,9 +67,21 @@ def test_what_qgis_can_use_has_no_violations():
         ("QgsProcessingParameterFile|", "QgsProcessingParameterXml|", 'model: QGIS has no "QgsProcessingParameterXml"'),
         ("QgsProcessingParameterRasterDestination|proba|Probability|None|True|False\n", "", "without a line: proba"),
         ("|proba|Probability|None|True|False", "|proba|Probability|None|True|True", "proba: made by default"),
-        ("OTBParameterChoice|align|Grids|strict;resample|0|True", "QgsProcessingParameterBoolean|align|Grids|true|True", "align: true unless asked for"),
-        ("OTBParameterChoice|align|Grids|strict;resample|0|True", "QgsProcessingParameterString|align|Grids|None|True|False", "align: a list"),
-        ("OTBParameterChoice|align|Grids|strict;resample|0|True", "QgsProcessingParameterMultipleLayers|align|Grids|4|None|False", "align: a list of files"),
+        (
+            "OTBParameterChoice|align|Grids|strict;resample|0|True",
+            "QgsProcessingParameterBoolean|align|Grids|true|True",
+            "align: true unless asked for",
+        ),
+        (
+            "OTBParameterChoice|align|Grids|strict;resample|0|True",
+            "QgsProcessingParameterString|align|Grids|None|True|False",
+            "align: a list",
+        ),
+        (
+            "OTBParameterChoice|align|Grids|strict;resample|0|True",
+            "QgsProcessingParameterMultipleLayers|align|Grids|4|None|False",
+            "align: a list of files",
+        ),
         (
             "OTBParameterChoice|align|Grids|strict;resample|0|True",
             "QgsProcessingParameterNumber|align|Grids|QgsProcessingParameterNumber.Double|3|True",
@@ -84,6 +99,13 @@ def test_violations(old, new, words):
 def test_an_exception_for_a_parameter_that_is_gone_is_told():
     text = "\n".join(line for line in good().splitlines() if "|window|" not in line)
     assert any("window: named in INSTEAD_OF_ZERO" in v for v in descriptors.violations("SiameseCD", text, [], DEFAULTS))
+
+
+def test_the_page_says_what_to_give_instead_of_zero():
+    page = (pathlib.Path(__file__).parents[2] / "doc" / "qgis.md").read_text()
+    row = next(line for line in page.splitlines() if line.startswith("| never passes 0"))
+    for (_, key), value in descriptors.INSTEAD_OF_ZERO.items():
+        assert value is None or (f"`{key}`" in row and value in row), key
 
 
 def program(path, text):
@@ -183,3 +205,17 @@ def test_profiles_are_found_by_name_or_folder(monkeypatch, tmp_path):
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path))
     assert folder.profile_folder("mine") == tmp_path / "QGIS" / "QGIS3" / "profiles" / "mine"
     assert folder.profile_folder(str(tmp_path / "p")) == tmp_path / "p"
+
+
+def test_a_profile_gets_models_and_keeps_what_was_changed(tmp_path):
+    made, kept = folder.set_up(str(tmp_path / "p"), "/otb", "/applications")
+    models = made / "processing" / "models"
+    shipped = (models / "pair_to_objects.model3").read_text()
+    assert len(list(models.iterdir())) == 3 and (made / "processing" / "scripts" / "otbtorch_report.py").exists() and kept == []
+    assert (made / "python" / "plugins" / "otbtorch_styles" / "metadata.txt").exists()
+    (models / "pair_to_objects.model3").write_text("mine")
+    ini = made / "QGIS" / "QGIS3.ini"
+    ini.write_bytes(ini.read_bytes() + b"[b]\nx=\xe9\n")
+    assert folder.set_up(str(tmp_path / "p"), "/otb", "/applications") == (made, [str(models / "pair_to_objects.model3~")])
+    assert (models / "pair_to_objects.model3~").read_text() == "mine" and (models / "pair_to_objects.model3").read_text() == shipped
+    assert b"[b]\nx=\xe9\n" in ini.read_bytes() and b"Configuration\\OTB_FOLDER=/otb\n" in ini.read_bytes()

@@ -220,6 +220,10 @@ CASES = {
         ["objects: found", "o.json", "a name that ends in .gpkg"],
         dict(objects="o.json", change="c.tif"),
     ),
+    "objects whose style would be the map's": (
+        ["objects: found", "c.shp", "style", "c.tif", "another name", ".gpkg"],
+        dict(objects="c.shp", change="c.tif"),
+    ),
     "objects of a box": (
         ["objects: found -change with a box", "the whole map"],
         dict(objects="o.gpkg", out="o.tif?&box=1:2:30:40", change="c.tif?&box=1:2:30:40"),

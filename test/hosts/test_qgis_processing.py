@@ -40,8 +40,10 @@ except ImportError:
 if not os.path.exists(PROCESS) or not shutil.which("otbQgisDescriptor"):
     pytest.skip("QGIS or otb-qgis is not installed", allow_module_level=True)
 
+from otbtorch.qgis.folder import find_applications  # noqa: E402
+
 gdal.UseExceptions()
-APPLICATIONS = BIN.parent / "lib" / "otb" / "applications"
+APPLICATIONS = find_applications()
 NAMES = ("ChangeEvaluation", "ChangeLikelihood", "SiameseCD", "TimeSeriesClassify")
 CROPS = MODELS / "sits-s2-crops.pt"
 DEMO = MODELS / "demo-l7.pt"
@@ -99,7 +101,9 @@ def processing(room):
     plugin.initProcessing()
     import processing as module
 
-    yield types.SimpleNamespace(run=lambda name, given, feedback=None: run(module, name, given, feedback), runAndLoadResults=module.runAndLoadResults)
+    yield types.SimpleNamespace(
+        run=lambda name, given, feedback=None: run(module, name, given, feedback), runAndLoadResults=module.runAndLoadResults
+    )
     plugin.unload()
 
 
@@ -227,7 +231,12 @@ def test_qgis_lists_the_applications_beside_those_of_otb(start):
         text = start(setup, "list").stdout
         assert {line.split()[0] for line in text.splitlines() if "otb:" in line} >= {"otb:" + n for n in NAMES} | {"otb:BandMath"}
     text = start("private", "list").stdout
-    for name in ("model:Pair to change objects", "model:Series to land-cover map", "model:Pair to likelihood and report", "script:otbtorch_report"):
+    for name in (
+        "model:Pair to change objects",
+        "model:Series to land-cover map",
+        "model:Pair to likelihood and report",
+        "script:otbtorch_report",
+    ):
         assert name in text
 
 
@@ -252,7 +261,9 @@ def test_siamese_with_its_outputs(processing, scene, models, tmp_path):
     least = processing.run("otb:SiameseCD", dict(given, out="TEMPORARY_OUTPUT"))
     everything = {k: str(tmp_path / f"{k}.tif") for k in ("out", "proba", "sem1", "sem2", "conf")}
     more = dict(objects=str(tmp_path / "objects.gpkg"), mask=scene["mask"], thr=0.4, window=3, tta="d4", align="resample", coreg="none")
-    more.update(minsize=5.0, fill=2.0, simplify=0.5, opening=1, sizeunit="px", device="cpu", precision="fp32", batch=2, blend="crop", legend="on")
+    more.update(
+        minsize=5.0, fill=2.0, simplify=0.5, opening=1, sizeunit="px", device="cpu", precision="fp32", batch=2, blend="crop", legend="on"
+    )
     made = processing.run("otb:SiameseCD", dict(given, **everything, **more))
     assert set(least) == {"out"} and set(made) == set(everything) | {"objects"}
     out, nodata = read(made["out"])
@@ -288,7 +299,9 @@ def test_series_with_its_outputs(processing, series, tmp_path):
     )
     assert set(np.unique(pixels(some["out"]))) <= {0, 1, 2}
     # An ensemble from a file whose name has a space.
-    both = processing.run("otb:TimeSeriesClassify", dict(given, model=str(listed), out="TEMPORARY_OUTPUT", mutual=str(tmp_path / "mutual.tif")))
+    both = processing.run(
+        "otb:TimeSeriesClassify", dict(given, model=str(listed), out="TEMPORARY_OUTPUT", mutual=str(tmp_path / "mutual.tif"))
+    )
     assert (pixels(both["out"]) == labels).all() and np.abs(pixels(both["mutual"])[labels > 0]).max() < 1e-5
 
 
@@ -296,14 +309,28 @@ def test_likelihood_with_its_outputs(processing, scene, tmp_path):
     given = dict(in1=[scene["date1"]], in2=[scene["date2"]])
     least = processing.run("otb:ChangeLikelihood", dict(given, out="TEMPORARY_OUTPUT"))
     everything = {k: str(tmp_path / f"{k}.tif") for k in ("out", "pvalue", "change", "which")}
-    more = dict(objects="TEMPORARY_OUTPUT", calibrate=str(tmp_path / "calibration.json"), fit=str(tmp_path / "fit.json"), mask=scene["mask"])
+    more = dict(
+        objects="TEMPORARY_OUTPUT", calibrate=str(tmp_path / "calibration.json"), fit=str(tmp_path / "fit.json"), mask=scene["mask"]
+    )
     made = processing.run("otb:ChangeLikelihood", dict(given, **everything, **more, smooth=1.0, fdr=0.1, norm="mahalanobis", seed=3))
     assert set(made) == set(everything) | {"objects", "calibrate"} and set(least) == {"out"}
     assert made["objects"].endswith(".shp") and json.loads(pathlib.Path(made["calibrate"]).read_text())
     truth, change = pixels(scene["truth"])[:, 10:], pixels(made["change"])[:, 10:]
     assert (change[truth == 1] == 1).mean() > 0.9 and (change[truth == 0] == 1).mean() < 0.1
-    calibrated = processing.run("otb:ChangeLikelihood", dict(given, out="TEMPORARY_OUTPUT", pvalue="TEMPORARY_OUTPUT", smooth=1.0, mask=scene["mask"],
-                                                             norm="mahalanobis", seed=3, alpha=0.05, calibration=made["calibrate"]))
+    calibrated = processing.run(
+        "otb:ChangeLikelihood",
+        dict(
+            given,
+            out="TEMPORARY_OUTPUT",
+            pvalue="TEMPORARY_OUTPUT",
+            smooth=1.0,
+            mask=scene["mask"],
+            norm="mahalanobis",
+            seed=3,
+            alpha=0.05,
+            calibration=made["calibrate"],
+        ),
+    )
     assert pixels(calibrated["pvalue"]).max() > 0
 
 
@@ -320,7 +347,9 @@ def test_what_stands_for_a_zero_is_a_zero(processing, scene, tmp_path):
     assert (pixels(made["out"]) == pixels(tmp_path / "line.tif")).all()
     assert (pixels(made["out"]) != pixels(tmp_path / "other.tif")).any()
     truth = dict(ref=[scene["truth"]], mode="binary", **{"in": [scene["truth"]]})
-    found = processing.run("otb:ChangeEvaluation", dict(truth, draws=int(INSTEAD_OF_ZERO["ChangeEvaluation", "draws"]), out=str(tmp_path / "e.json")))
+    found = processing.run(
+        "otb:ChangeEvaluation", dict(truth, draws=int(INSTEAD_OF_ZERO["ChangeEvaluation", "draws"]), out=str(tmp_path / "e.json"))
+    )
     text = pathlib.Path(found["out"]).read_text()
     launch.run("ChangeEvaluation", dict(truth, draws=0, out=tmp_path / "line.json"))
     figures = [json.loads(t) for t in (text, (tmp_path / "line.json").read_text())]
@@ -349,13 +378,20 @@ def test_evaluation_with_its_outputs(processing, scene, tmp_path):
     dataset.WriteArray(np.roll(dataset.ReadAsArray(), 3, 1))
     dataset = None
     outputs = dict(out=str(tmp_path / "e.json"), csv=str(tmp_path / "e.csv"), errors="TEMPORARY_OUTPUT")
-    made = processing.run("otb:ChangeEvaluation", dict(mode="binary", ref=[scene["truth"]], inpos="1", inneg="0", **outputs, **{"in": [str(shifted)]}))
+    made = processing.run(
+        "otb:ChangeEvaluation", dict(mode="binary", ref=[scene["truth"]], inpos="1", inneg="0", **outputs, **{"in": [str(shifted)]})
+    )
     assert set(made) == set(outputs) and os.path.getsize(made["csv"]) > 0
     kinds = pixels(made["errors"])
     assert [(kinds == k).sum() for k in (2, 3)] == [60, 60]  # 3 columns of 20 on either side
-    drawn = processing.run("otb:ChangeEvaluation", dict(mode="sample", ref=[scene["truth"]], points="TEMPORARY_OUTPUT", sizes="0:40\n1:20", seed=5, **{"in": [str(shifted)]}))
+    drawn = processing.run(
+        "otb:ChangeEvaluation",
+        dict(mode="sample", ref=[scene["truth"]], points="TEMPORARY_OUTPUT", sizes="0:40\n1:20", seed=5, **{"in": [str(shifted)]}),
+    )
     assert QgsVectorLayer(drawn["points"], "points", "ogr").featureCount() == 60
-    areas = processing.run("otb:ChangeEvaluation", dict(mode="sample", labelled=drawn["points"], out=str(tmp_path / "areas.json"), **{"in": [str(shifted)]}))
+    areas = processing.run(
+        "otb:ChangeEvaluation", dict(mode="sample", labelled=drawn["points"], out=str(tmp_path / "areas.json"), **{"in": [str(shifted)]})
+    )
     assert json.loads(pathlib.Path(areas["out"]).read_text())
 
 
@@ -440,6 +476,13 @@ def test_a_run_that_does_not_begin_is_seen(start, scene, tmp_path):
         assert done.returncode != 0 and "nonsense" in done.stdout and "Results" not in done.stdout
 
 
+def test_a_failure_of_another_application_is_seen(start, scene, tmp_path):
+    """With the folder that qgis-folder makes, whose launcher stands before OTB's."""
+    out = tmp_path / "o.tif"
+    done = start("private", "run", "otb:BandMath", "--", f"il={scene['truth']}", f"out={out}", "exp=im1b7")
+    assert done.returncode != 0 and "(FATAL) BandMath" in done.stdout, done.stdout
+
+
 def test_the_bar_moves(processing, room, tmp_path):
     """Lines of progress reach QGIS while the application works, and rise."""
     pair = []
@@ -464,7 +507,9 @@ def test_results_open_with_their_styles(processing, scene, models, tmp_path):
     """As Processing loads them at the end of a run, under names that QGIS chose."""
     QgsProject.instance().clear()
     outputs = dict.fromkeys(("out", "proba", "sem1", "objects"), "TEMPORARY_OUTPUT")
-    processing.runAndLoadResults("otb:SiameseCD", dict(in1=[scene["date1"]], in2=[scene["date2"]], model=str(models / "unet_sem.pt"), **outputs))
+    processing.runAndLoadResults(
+        "otb:SiameseCD", dict(in1=[scene["date1"]], in2=[scene["date2"]], model=str(models / "unet_sem.pt"), **outputs)
+    )
     layers = {layer.name(): layer for layer in QgsProject.instance().mapLayers().values()}
     assert set(layers) == {"Change map", "Change probability", "Classes of the first date", "Change objects"}
     assert layers["Change probability"].renderer().type() == "singlebandpseudocolor"
@@ -519,3 +564,54 @@ def test_a_model_stops_where_a_step_fails(start, scene, tmp_path):
 def test_a_report_that_fails_says_why(processing, scene):
     with pytest.raises(QgsProcessingException, match="no map"):
         processing.run("script:otbtorch_report", dict(date1=[scene["date1"]], out="TEMPORARY_OUTPUT"))
+
+
+# ------------------------------------------------------------------------------------------------ the window
+
+WINDOW = """
+import json, os
+import processing
+import qgis.utils
+from qgis.core import QgsProject
+from qgis.PyQt.QtCore import QTimer
+
+job = json.loads(os.environ["OTBTORCH_TEST_JOB"])
+told, kept = [], []
+
+def begin():
+    dialog = processing.createAlgorithmDialog("otb:SiameseCD", job["runs"][len(told)])
+    kept.append(dialog)
+    dialog.algorithmFinished.connect(lambda good, made: QTimer.singleShot(300, lambda: end(good)))
+    dialog.show()
+    dialog.runButton().click()
+
+def end(good):
+    told.append([good, {l.name(): l.renderer().type() for l in QgsProject.instance().mapLayers().values()}])
+    if len(told) < len(job["runs"]):
+        begin()
+        return
+    with open(job["out"], "w") as stream:
+        json.dump(dict(told=told, plugins=qgis.utils.active_plugins), stream)
+    QgsProject.instance().clear()
+    os._exit(0)
+
+QTimer.singleShot(1500, begin)
+"""
+
+
+@pytest.mark.skipif(not shutil.which("qgis") or not shutil.which("xvfb-run"), reason="needs qgis and xvfb-run")
+def test_the_window_of_an_application(room, scene, models, tmp_path):
+    """A person's way: the dialog, "Run". No layer and a failure of a run that fails; layers in the project with their styles of one that does not."""
+    script = tmp_path / "window.py"
+    script.write_text(WINDOW)
+    outputs = dict.fromkeys(("proba", "objects"), "TEMPORARY_OUTPUT")
+    given = dict(in1=[scene["date1"]], in2=[scene["date2"]], model=str(models / "unet_sem.pt"), **outputs)
+    job = dict(runs=[dict(given, thr=7.0), dict(given, thr=0.5)], out=str(tmp_path / "told.json"))
+    env = dict(OTBTORCH_TEST_JOB=json.dumps(job), QT_QPA_PLATFORM="xcb")
+    words = ["xvfb-run", "-a", "-s", "-screen 0 1280x1024x24", "timeout", "90", "qgis", "--nologo"]
+    done = command(*words, "--profiles-path", room / "private", "--code", script, **env)
+    assert done.returncode == 0 and (tmp_path / "told.json").exists(), done.stdout
+    found = json.loads((tmp_path / "told.json").read_text())
+    assert {"otbprovider", "otbtorch_styles"} <= set(found["plugins"])
+    styled = {"Change map": "paletted", "Change probability": "singlebandpseudocolor", "Change objects": "categorizedSymbol"}
+    assert found["told"] == [[False, {}], [True, styled]]

@@ -67,7 +67,9 @@ _DESTINATIONS = {
 _ASKED_FOR = {("TimeSeriesClassify", "out")}
 
 #: Shown under "Advanced parameters".
-_ADVANCED = set("contract device batch fit seed levels pairs steps probes logsnr.low logsnr.high imstat reflayer block draws least sizes".split())
+_ADVANCED = set(
+    "contract device batch fit seed levels pairs steps probes logsnr.low logsnr.high imstat reflayer block draws least sizes".split()
+)
 
 # What the launcher adds to each application; -ram is a setting of the provider.
 _NOT_PASSED = {"ram", "progress", "help", "version", "inxml", "outxml", "testenv"}
@@ -139,7 +141,11 @@ def violations(name, text, keys, defaults):
         optional = (fields[-2] if destination else fields[-1]) == "True"
         if kind == "QgsProcessingParameterBoolean" and fields[3].lower() == "true":
             found.append("%s: true unless asked for, and false cannot be passed" % key)
-        if kind == "QgsProcessingParameterNumber" and (key not in defaults or float(defaults[key]) != 0) and (name, key) not in INSTEAD_OF_ZERO:
+        if (
+            kind == "QgsProcessingParameterNumber"
+            and (key not in defaults or float(defaults[key]) != 0)
+            and (name, key) not in INSTEAD_OF_ZERO
+        ):
             found.append("%s: 0 cannot be passed, and is not what is taken unless given: say in INSTEAD_OF_ZERO what is to be given" % key)
         if kind == "QgsProcessingParameterString" and fields[4] == "True" and not optional:
             found.append("%s: a list that must be given, of which QGIS makes one word" % key)
@@ -160,7 +166,9 @@ def _run(command, **more):
         return subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", **more)
     except FileNotFoundError:
         package = "otb-qgis" if "Descriptor" in command[0] else "otb-bin"
-        raise QgisError("%s is not installed. Install: apt-get install --no-install-recommends %s" % (os.path.basename(command[0]), package)) from None
+        raise QgisError(
+            "%s is not installed. Install: apt-get install --no-install-recommends %s" % (os.path.basename(command[0]), package)
+        ) from None
 
 
 def parameters(name, folder, launcher="otbApplicationLauncherCommandLine"):
@@ -205,16 +213,16 @@ def generate(name, applications, tool="otbQgisDescriptor", launcher="otbApplicat
     return text
 
 
-def write(path, text):
+def write(path, text, encoding="utf-8"):
     """The file appears whole or not at all; one that holds the same stays as it is."""
     try:
-        with open(path, encoding="utf-8") as stream:
+        with open(path, encoding=encoding) as stream:
             if stream.read() == text and not os.path.islink(path):
                 return
     except (OSError, UnicodeDecodeError):
         pass
     part = "%s.part-%d" % (path, os.getpid())
-    with open(part, "w", encoding="utf-8") as stream:
+    with open(part, "w", encoding=encoding) as stream:
         stream.write(text)
     os.replace(part, path)
 

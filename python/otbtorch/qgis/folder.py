@@ -69,7 +69,7 @@ def find_applications():
 def data():
     """Folder of the models and scripts for Processing: of the checkout, or installed with the package."""
     here = pathlib.Path(__file__).resolve()
-    for folder in [here.parents[3] / "data" / "qgis"] + [p / "share" / "otbtorch" / "qgis" for p in here.parents[3:6]]:
+    for folder in [here.parents[3] / "data" / "qgis"] + [p / "share" / "otbtorch" / "qgis" for p in list(here.parents)[3:6]]:
         if list(folder.glob("*.model3")):
             return folder
     raise QgisError("the Processing models are not beside this package: is its installation whole?")
@@ -86,15 +86,19 @@ def make(folder, applications=None):
     launcher, tool, system, described = _system()
     applications = pathlib.Path(os.path.expanduser(applications)).absolute() if applications else find_applications()
     script = folder / "bin" / "otbApplicationLauncherCommandLine"
-    if folder.exists() and any(folder.iterdir()) and not (script.is_file() and _SIGNED in script.read_text(encoding="utf-8", errors="replace")):
+    if (
+        folder.exists()
+        and any(folder.iterdir())
+        and not (script.is_file() and _SIGNED in script.read_text(encoding="utf-8", errors="replace"))
+    ):
         raise QgisError('"%s" holds something else; name a new folder' % folder)
     for path, bad in ((folder, r'[;"$`\\]'), (system, r'[\s;:"$`\\]'), (applications, ":")):
         if re.search(bad, str(path)):
             raise QgisError('"%s" has a character that QGIS does not pass on; name another folder' % path)
     texts = {}
     for name in APPLICATIONS:
-        ready = applications.parents[2] / "share" / "otb" / "description" / (name + ".txt")  # of the same installation
-        ready = ready if ready.is_file() and ready.parent != described else None
+        of_them = [p / "share" / "otb" / "description" / (name + ".txt") for p in list(applications.parents)[2:4]]  # of the same installation
+        ready = next((p for p in of_them if p.is_file() and p.parent != described), None)
         texts[name] = ready.read_text(encoding="utf-8") if ready else descriptors.generate(name, str(applications), tool, launcher)
 
     target = folder / "share" / "otb" / "description"
@@ -116,9 +120,7 @@ def make(folder, applications=None):
         link.unlink()
     link.symlink_to(tool)
     package = str(pathlib.Path(__file__).resolve().parents[2])
-    descriptors.write(
-        script, _SCRIPT.format(package=package, launcher=launcher, applications=str(applications), descriptions=str(target))
-    )
+    descriptors.write(script, _SCRIPT.format(package=package, launcher=launcher, applications=str(applications), descriptions=str(target)))
     script.chmod(0o755)
     return str(folder), str(system)
 
@@ -165,29 +167,35 @@ def profile_folder(name):
 
 
 def set_up(profile, otb, applications):
-    """Writes what a profile needs: the provider switched on, its settings, the models, the script of the report, the plugin of the styles. Returns the profile's folder.
+    """Writes what a profile needs: the provider switched on, its settings, the models, the script of the report, the plugin of the styles.
 
     :param profile: name or folder
     :param otb, applications: as :func:`make` returns them
+    :returns: the profile's folder; models and scripts that were changed there and are kept under another name
     """
     folder = profile_folder(profile)
     ini = folder / "QGIS" / "QGIS3.ini"
     ini.parent.mkdir(parents=True, exist_ok=True)
-    text = ini.read_text(encoding="utf-8") if ini.is_file() else ""
+    text = ini.read_text(encoding="latin-1") if ini.is_file() else ""  # Qt escapes; whatever else is there stays
     text = set_values(text, "PythonPlugins", {"processing": "true", "otbprovider": "true", "otbtorch_styles": "true"})
     text = set_values(text, "Processing", {"Configuration\\OTB_FOLDER": otb, "Configuration\\OTB_APP_FOLDER": applications})
     text = set_values(text, "otbtorch", {"python": str(pathlib.Path(__file__).resolve().parents[2])})
-    descriptors.write(ini, text)
+    descriptors.write(ini, text, "latin-1")
+    kept = []
     for kind, pattern in (("models", "*.model3"), ("scripts", "*.py")):
         target = folder / "processing" / kind
         target.mkdir(parents=True, exist_ok=True)
         for path in sorted(data().glob(pattern)):
-            descriptors.write(target / path.name, path.read_text(encoding="utf-8"))
+            ours, theirs = path.read_text(encoding="utf-8"), target / path.name
+            if theirs.is_file() and theirs.read_text(encoding="utf-8", errors="replace") != ours:
+                kept.append(str(theirs) + "~")
+                os.replace(theirs, kept[-1])
+            descriptors.write(theirs, ours)
     target = folder / "python" / "plugins" / "otbtorch_styles"
     target.mkdir(parents=True, exist_ok=True)
     for path in sorted((data() / target.name).glob("*.*")):
         descriptors.write(target / path.name, path.read_text(encoding="utf-8"))
-    return folder
+    return folder, kept
 
 
 def command(args):
@@ -196,7 +204,10 @@ def command(args):
     print("OTB folder:             " + otb)
     print("OTB application folder: " + applications)
     if args.profile:
-        print("Set up the profile in %s; start QGIS again" % set_up(args.profile, otb, applications))
+        folder, kept = set_up(args.profile, otb, applications)
+        for path in kept:
+            print("kept what was changed: " + path)
+        print("Set up the profile in %s; start QGIS again" % folder)
     else:
         print("Give both to QGIS: Settings, Options, Processing, Providers, OTB (or let --profile default do it)")
     return 0
