@@ -406,6 +406,13 @@ def test_what_a_killed_attempt_left_goes(mapper):
     assert os.listdir(mapper / "maps" / "jobs" / "parts") == []
 
 
+def test_parts_of_a_job_are_those_of_its_name_alone(tmp_path):
+    for name in ("t1.aa", "t1.5.bb", "t11.cc"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+    execute.remove_parts(tmp_path, "t1")
+    assert sorted(os.listdir(tmp_path / "parts")) == ["t1.5.bb", "t11.cc"]
+
+
 def test_files_that_a_run_no_longer_writes_go_with_their_map(mapper, monkeypatch):
     words = tiles(mapper, 1)
     monkeypatch.setenv("EXTRA", 'out=; for w in "$@"; do out=${w%%\\?*}; done; echo style > "${out%.tif}.qml"')

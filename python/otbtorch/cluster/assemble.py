@@ -156,9 +156,7 @@ def _virtual(parts, grid):
     transform = first.GetGeoTransform(can_return_null=True)
     if transform:
         x, y = parts[0][1][:2]
-        origin = [
-            transform[k] - x * transform[k + 1] - y * transform[k + 2] for k in (0, 3)
-        ]
+        origin = [transform[k] - x * transform[k + 1] - y * transform[k + 2] for k in (0, 3)]
         whole.SetGeoTransform(
             (origin[0], transform[1], transform[2], origin[1], transform[4], transform[5])
         )
@@ -218,7 +216,9 @@ def _check_parts(parts, grid):
         pixel = max(abs(v) for v in (wanted[1], wanted[2]))
         off = max(abs(transform[0] - corner[0]), abs(transform[3] - corner[1]))
         if off > 0.01 * pixel or abs(transform[1] - wanted[1]) > 1e-6 * pixel:
-            raise MapError(f"{path}: it does not lie where its window is: the maps have another grid")
+            raise MapError(
+                f"{path}: it does not lie where its window is: the maps have another grid"
+            )
 
 
 def join_windows(parts, grid, target, format, options):
@@ -295,7 +295,9 @@ def _vrt(target, members):
     first = gdal.Open(members[0])
     part = target.with_name(f".{target.stem}.part-{os.getpid()}.vrt")
     try:
-        whole = gdal.BuildVRT(str(part), members, options=gdal.BuildVRTOptions(resolution="highest"))
+        whole = gdal.BuildVRT(
+            str(part), members, options=gdal.BuildVRTOptions(resolution="highest")
+        )
         if whole is None:
             raise MapError(f"{target}: GDAL makes no VRT of these tiles")
         for b in range(1, first.RasterCount + 1):
