@@ -26,6 +26,8 @@ After -- comes the command line of the application, with {column} where the tile
 begin, 130 stopped. Run the same command again to go on.
 """
 
+MOST_REASONS = 20
+
 
 def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
@@ -157,6 +159,10 @@ def make_plan(args):
     words = planning.parse_words(args.words, app)
     folder, state, single = _folders(args)
     request = planning.Request(app, words, folder, state, args.format, args.checksum)
+    if args.format == "cog" and ("featurestype", ["int8"]) in words:
+        raise ClusterError(
+            "--format cog: GDAL's COG holds no signed bytes: -featurestype float, or --format tiff"
+        )
     plan = Plan(app.name, str(folder), str(state), args.format, [], args.threads or 0)
     plan.keep, plan.vrt = args.keep_windows, not args.no_vrt
     if args.windows:
@@ -363,9 +369,11 @@ def _run(args, plan, notes):
         todo = [job for job in plan.jobs if digests[job["id"]][1] is not None]
         finished = len(plan.jobs) - len(todo)
         print(f"{len(plan.jobs)} {noun}: {finished} finished before, {len(todo)} to do")
-        for job in todo:
-            if digests[job["id"]][1] != "new":
-                print(f"  {job['id']} again: {digests[job['id']][1]}")
+        again = [job["id"] for job in todo if digests[job["id"]][1] != "new"]
+        for name in again[:MOST_REASONS]:
+            print(f"  {name} again: {digests[name][1]}")
+        if len(again) > MOST_REASONS:
+            print(f"  and {len(again) - MOST_REASONS} more (all: --dry-run)")
         sys.stdout.flush()
         results, start = {}, time.monotonic()
         try:

@@ -15,6 +15,7 @@ import time
 import uuid
 
 from .. import launch
+from . import ClusterError
 from . import jobs as planning
 from .applications import application
 from .assemble import MapError, map_files, to_cog
@@ -81,7 +82,7 @@ def run_job(job, threads, together=1, run=None):
             f"{job['application']} was ended by signal {signal}" if result["killed"] else str(error)
         )
         return end("failed", reason)
-    except (OSError, MapError) as error:
+    except (OSError, MapError, ClusterError) as error:
         return end("failed", str(error))
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -229,9 +229,11 @@ def probe(application, state, run):
         launch.launcher(application)
     except launch.LaunchError as error:
         return str(error)
-    if not is_current(state, run):
-        return f"{state} is not the same folder there: results need a shared file system"
-    return None
+    for _ in range(20):  # a file system may take its time
+        if is_current(state, run):
+            return None
+        time.sleep(0.5)
+    return f"{state} is not the same folder there: results need a shared file system"
 
 
 def check_workers(client, application, state, run, gpu=False):
