@@ -365,7 +365,9 @@ def _parser():
 
 
 def main(argv=None):
-    argv, words = split_words(sys.argv[1:] if argv is None else list(argv))
+    argv, words = sys.argv[1:] if argv is None else list(argv), []
+    if argv[:1] == ["run"]:
+        argv, words = split_words(argv)
     args = _parser().parse_args(argv)
     args.words = words
     code = 141  # what a shell says of a program that SIGPIPE ended

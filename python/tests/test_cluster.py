@@ -406,6 +406,13 @@ def test_what_a_killed_attempt_left_goes(mapper):
     assert os.listdir(mapper / "maps" / "jobs" / "parts") == []
 
 
+def test_parts_of_a_job_are_those_of_its_name_alone(tmp_path):
+    for name in ("t1.aa", "t1.5.bb", "t11.cc"):
+        (tmp_path / "parts" / name).mkdir(parents=True)
+    execute.remove_parts(tmp_path, "t1")
+    assert sorted(os.listdir(tmp_path / "parts")) == ["t1.5.bb", "t11.cc"]
+
+
 def test_files_that_a_run_no_longer_writes_go_with_their_map(mapper, monkeypatch):
     words = tiles(mapper, 1)
     monkeypatch.setenv("EXTRA", 'out=; for w in "$@"; do out=${w%%\\?*}; done; echo style > "${out%.tif}.qml"')
@@ -691,3 +698,28 @@ def test_memory_is_shared(monkeypatch):
     monkeypatch.setattr(execute, "machine_memory", lambda: 8 << 30)
     assert execute.share_of_memory(1) == 2048 and execute.share_of_memory(4) == 1024
     assert execute.share_of_memory(100) == 256
+
+
+def test_pixels_are_compared_to_the_last_bit(tmp_path):
+    """GDAL's own check sum of numbers below one half is that of zeros."""
+    array = np.full((300, 40), 0.25, "float32")
+    write(tmp_path / "a.tif", array)
+    array[290, 3] = np.nextafter(np.float32(0.25), np.float32(1))
+    write(tmp_path / "b.tif", array)
+    one, two = (gdal.Open(str(tmp_path / f"{n}.tif")) for n in "ab")
+    assert assemble._same_pixels(one, one) and not assemble._same_pixels(one, two)
+
+
+def test_signed_bytes_in_a_cog_are_refused_before_the_first_job(mapper):
+    with open(mapper / "bin" / "help", "a") as stream:
+        stream.write("        -featurestype <string>  How  (optional, off by default)\n")
+    code, said = run(*tiles(mapper), "--format", "cog", *COPY, "-featurestype", "int8")
+    assert code == 2 and "no signed bytes" in said
+
+
+def test_of_many_reasons_some_are_said(mapper, monkeypatch):
+    monkeypatch.setattr(commands, "MOST_REASONS", 2)
+    words = tiles(mapper)
+    assert run(*words, *COPY)[0] == 0
+    said = run(*words, *COPY, "-thr", "1")[1]
+    assert said.count(" again: ") == 2 and "and 1 more" in said

@@ -390,17 +390,23 @@ def logs(folder):
 def test_each_gpu_has_a_worker_that_sees_no_other(program):
     variables = dict(OTBTORCH_BIN=str(program / "bin"), CUDA_VISIBLE_DEVICES="4,7")
     run(program, *MAPPER, "--gpus", 2, "--threads", 3, *COPY, **variables)
+    assert sorted(os.listdir(program)) == ["bin", "maps", "s.tif", "tiles.csv"], "nothing else is left"
     assert {re.search(r"GPU (\S+), threads 3", log).group(1) for log in logs(program)} == {"4", "7"}
 
 
-def test_what_the_command_leaves_when_it_is_killed_itself_is_cleaned_up(program):
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGINT])
+def test_what_the_command_leaves_when_it_is_ended_itself_is_cleaned_up(program, number):
     variables = dict(OTBTORCH_BIN=str(program / "bin"))
     process = start(program, *MAPPER, "--workers", 2, *COPY, SECONDS_EACH="30", **variables)
     with process:
         wait_for(lambda: busy_worker(process, "otbcli_Mapper"))
         children = set(descendants(process.pid))
-        process.kill()
-        process.communicate()
+        process.send_signal(number)
+        said = process.communicate(timeout=60)[0]
+    if number == signal.SIGINT:
+        assert process.returncode == 130 and "the same command goes on from there" in said, said
+        assert "Traceback" not in said, said
+        assert_no_left_overs(program / "maps")
     wait_for(lambda: not children & set(_processes()), 20)
     assert "6/6 done" in run(program, *MAPPER, "--workers", 2, *COPY, **variables)
     assert_no_left_overs(program / "maps")
@@ -433,6 +439,37 @@ def test_a_scheduler_that_is_there(program):
         assert "6/6 done" in run(program, *MAPPER, "--scheduler", address, *COPY, **variables)
         process.communicate("")
     assert all("GPU none, threads 1" in log for log in logs(program))
+
+
+JOBQUEUE = """
+from distributed import LocalCluster
+
+class SLURMCluster(LocalCluster):
+    def __init__(self, cores, memory, queue):
+        assert (cores, memory, queue) == (2, "4GB", "short"), (cores, memory, queue)
+        super().__init__(0, threads_per_worker=1, dashboard_address="127.0.0.1:0")
+
+    def scale(self, jobs):
+        super().scale(jobs)
+
+PBSCluster = SLURMCluster
+"""
+
+
+@pytest.mark.parametrize("kind", ["slurm", "pbs"])
+def test_workers_of_a_queue(program, kind):
+    """With a stand-in for dask-jobqueue, which has no queue here to submit to."""
+    (program / "stand-in").mkdir()
+    (program / "stand-in" / "dask_jobqueue.py").write_text(JOBQUEUE)
+    path = f"{REPOSITORY / 'python'}:{program / 'stand-in'}"
+    variables = dict(OTBTORCH_BIN=str(program / "bin"), PYTHONPATH=path)
+    options = (f"--{kind}", "cores=2", "memory=4GB", "queue=short", "--workers", 2)
+    said = run(program, *MAPPER, f"--{kind}", "cores", *COPY, code=2, **variables)
+    assert "expected KEY=VALUE" in said
+    said = run(program, *MAPPER, f"--{kind}", "colour=2", *COPY, code=2, **variables)
+    assert f"--{kind}: " in said and "colour" in said
+    said = run(program, *MAPPER, *options, *COPY, **variables)
+    assert "6/6 done" in said
 
 
 def test_dask_jobqueue_that_is_not_there_is_said(program):

@@ -53,7 +53,14 @@ EOF
 def script(kind, plan_file, count, threads, application, state, gpu=False):
     """The text of a script that submits ``count`` jobs to ``slurm`` or ``pbs``."""
     variables = dict({k: os.environ[k] for k in _KEPT if k in os.environ}, PYTHONPATH=search_path())
-    command = [sys.executable or "/usr/bin/python3", "-m", "otbtorch", "run", "--plan", str(plan_file)]
+    command = [
+        sys.executable or "/usr/bin/python3",
+        "-m",
+        "otbtorch",
+        "run",
+        "--plan",
+        str(plan_file),
+    ]
     values = {
         "count": count,
         "last": count - 1,

@@ -5,6 +5,7 @@ notes, the QGIS style) comes from the first part, as all parts of a run have the
 """
 
 import dataclasses
+import glob
 import os
 import pathlib
 import re
@@ -53,8 +54,15 @@ def _signed(dataset):
     return dataset.GetRasterBand(1).GetMetadataItem("PIXELTYPE", "IMAGE_STRUCTURE") == "SIGNEDBYTE"
 
 
-def _checksums(dataset):
-    return [dataset.GetRasterBand(b + 1).Checksum() for b in range(dataset.RasterCount)]
+def _same_pixels(one, two, rows=256):
+    """Are two data sets of one size equal, bit for bit?"""
+    width, height = one.RasterXSize, one.RasterYSize
+    return all(
+        one.GetRasterBand(b).ReadRaster(0, y, width, min(rows, height - y))
+        == two.GetRasterBand(b).ReadRaster(0, y, width, min(rows, height - y))
+        for y in range(0, height, rows)
+        for b in range(1, one.RasterCount + 1)
+    )
 
 
 def _copy(source, target, format, options):
@@ -95,7 +103,7 @@ def _copy(source, target, format, options):
         wanted = (source.RasterXSize, source.RasterYSize, source.RasterCount)
         if (found.RasterXSize, found.RasterYSize, found.RasterCount) != wanted:
             raise MapError(f"{target}: another size than its parts")
-        if _checksums(found) != _checksums(source):
+        if not _same_pixels(found, source):
             raise MapError(f"{target}: its pixels are not those of its parts: is the disk full?")
         if driver == "COG" and found.GetMetadataItem("LAYOUT", "IMAGE_STRUCTURE") != "COG":
             raise MapError(f"{target}: GDAL does not find it to be a COG")
@@ -156,9 +164,7 @@ def _virtual(parts, grid):
     transform = first.GetGeoTransform(can_return_null=True)
     if transform:
         x, y = parts[0][1][:2]
-        origin = [
-            transform[k] - x * transform[k + 1] - y * transform[k + 2] for k in (0, 3)
-        ]
+        origin = [transform[k] - x * transform[k + 1] - y * transform[k + 2] for k in (0, 3)]
         whole.SetGeoTransform(
             (origin[0], transform[1], transform[2], origin[1], transform[4], transform[5])
         )
@@ -218,7 +224,9 @@ def _check_parts(parts, grid):
         pixel = max(abs(v) for v in (wanted[1], wanted[2]))
         off = max(abs(transform[0] - corner[0]), abs(transform[3] - corner[1]))
         if off > 0.01 * pixel or abs(transform[1] - wanted[1]) > 1e-6 * pixel:
-            raise MapError(f"{path}: it does not lie where its window is: the maps have another grid")
+            raise MapError(
+                f"{path}: it does not lie where its window is: the maps have another grid"
+            )
 
 
 def join_windows(parts, grid, target, format, options):
@@ -246,7 +254,7 @@ def join_windows(parts, grid, target, format, options):
         if style_of(part).exists():
             os.replace(style_of(part), style_of(target))
     finally:
-        for file in [part, style_of(part)] + _beside(part):
+        for file in target.parent.glob(glob.escape(part.stem) + "*"):
             file.unlink(missing_ok=True)
     files = [target] + [f for f in _beside(target) + [style_of(target)] if f.exists()]
     return [str(f) for f in files]
@@ -295,7 +303,9 @@ def _vrt(target, members):
     first = gdal.Open(members[0])
     part = target.with_name(f".{target.stem}.part-{os.getpid()}.vrt")
     try:
-        whole = gdal.BuildVRT(str(part), members, options=gdal.BuildVRTOptions(resolution="highest"))
+        whole = gdal.BuildVRT(
+            str(part), members, options=gdal.BuildVRTOptions(resolution="highest")
+        )
         if whole is None:
             raise MapError(f"{target}: GDAL makes no VRT of these tiles")
         for b in range(1, first.RasterCount + 1):

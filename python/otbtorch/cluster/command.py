@@ -26,11 +26,15 @@ After -- comes the command line of the application, with {column} where the tile
 begin, 130 stopped. Run the same command again to go on.
 """
 
+MOST_REASONS = 20
+
 
 def add_arguments(parser):
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = EPILOG
-    parser.usage = "otbtorch-run APPLICATION --out DIR (--tiles|--stac|--windows) ... -- -key value ..."
+    parser.usage = (
+        "otbtorch-run APPLICATION --out DIR (--tiles|--stac|--windows) ... -- -key value ..."
+    )
     add = parser.add_argument
     add("application", nargs="?", help="SiameseCD, TimeSeriesClassify, ChangeLikelihood ...")
     add("--out", metavar="DIR", help="where results go; with --windows also FILE.tif")
@@ -38,7 +42,12 @@ def add_arguments(parser):
     add("--stac", metavar="JSON", help="a tile an item: a collection, an item, a folder of items")
     add("--stac-group", metavar="PROPERTY", help="a tile for each value of it, of several items")
     add("--windows", metavar="N|WxH|auto", help="parts of one image, in pixels")
-    add("--workers", type=int, metavar="N", help="processes here (default: 2), or jobs in the queue; 0: no dask")
+    add(
+        "--workers",
+        type=int,
+        metavar="N",
+        help="processes here (default: 2), or jobs in the queue; 0: no dask",
+    )
     add("--scheduler", metavar="URL", help="a dask scheduler that is running, tcp://host:8786")
     add("--slurm", nargs="*", metavar="K=V", help="dask-jobqueue: cores=8 memory=32GB queue=...")
     add("--pbs", nargs="*", metavar="K=V", help="the same for PBS")
@@ -114,6 +123,8 @@ def _check(args):
     places = [k for k in ("scheduler", "slurm", "pbs") if getattr(args, k) is not None]
     if len(places) > 1:
         raise ClusterError("--scheduler, --slurm and --pbs: one of them only")
+    for kind in ("slurm", "pbs"):
+        _settings(getattr(args, kind) or [], kind)
     if args.scheduler and args.workers is not None:
         raise ClusterError("--workers: with --scheduler there are as many as it has")
     for key, least in (("workers", 0), ("threads", 1), ("gpus", 0), ("retries", 0)):
@@ -121,7 +132,9 @@ def _check(args):
         if value is not None and value < least:
             raise ClusterError(f"--{key}: found {value}; expected {least} or more")
     if args.gpus and args.workers not in (None, args.gpus) and not places:
-        raise ClusterError(f"--workers {args.workers} with --gpus {args.gpus}: a GPU has one worker")
+        raise ClusterError(
+            f"--workers {args.workers} with --gpus {args.gpus}: a GPU has one worker"
+        )
 
 
 def _folders(args):
@@ -146,6 +159,10 @@ def make_plan(args):
     words = planning.parse_words(args.words, app)
     folder, state, single = _folders(args)
     request = planning.Request(app, words, folder, state, args.format, args.checksum)
+    if args.format == "cog" and ("featurestype", ["int8"]) in words:
+        raise ClusterError(
+            "--format cog: GDAL's COG holds no signed bytes: -featurestype float, or --format tiff"
+        )
     plan = Plan(app.name, str(folder), str(state), args.format, [], args.threads or 0)
     plan.keep, plan.vrt = args.keep_windows, not args.no_vrt
     if args.windows:
@@ -280,7 +297,9 @@ def _settings(pairs, kind):
     for pair in pairs:
         key, equals, value = pair.partition("=")
         if not equals or not key:
-            raise ClusterError(f'--{kind}: found "{pair}"; expected KEY=VALUE, as cores=8 memory=32GB')
+            raise ClusterError(
+                f'--{kind}: found "{pair}"; expected KEY=VALUE, as cores=8 memory=32GB'
+            )
         options[key.replace("-", "_")] = int(value) if value.isdigit() else value
     return options
 
@@ -302,7 +321,9 @@ def _run_jobs(args, plan, jobs, run, progress):
         threads = args.threads or max(1, cores() // max(1, workers))
         together = max(1, workers)
         if workers * threads > cores():
-            progress.say(f"{workers} workers of {threads} threads on {cores()} cores: slower than fewer")
+            progress.say(
+                f"{workers} workers of {threads} threads on {cores()} cores: slower than fewer"
+            )
         if workers == 0:
             return schedule.run_here(jobs, threads, args.retries, run, progress)
         place = schedule.local(workers, min(args.gpus, workers), args.retries)
@@ -348,9 +369,11 @@ def _run(args, plan, notes):
         todo = [job for job in plan.jobs if digests[job["id"]][1] is not None]
         finished = len(plan.jobs) - len(todo)
         print(f"{len(plan.jobs)} {noun}: {finished} finished before, {len(todo)} to do")
-        for job in todo:
-            if digests[job["id"]][1] != "new":
-                print(f"  {job['id']} again: {digests[job['id']][1]}")
+        again = [job["id"] for job in todo if digests[job["id"]][1] != "new"]
+        for name in again[:MOST_REASONS]:
+            print(f"  {name} again: {digests[name][1]}")
+        if len(again) > MOST_REASONS:
+            print(f"  and {len(again) - MOST_REASONS} more (all: --dry-run)")
         sys.stdout.flush()
         results, start = {}, time.monotonic()
         try:
@@ -368,7 +391,9 @@ def _run(args, plan, notes):
             for file in files:
                 print(f"Wrote {file}")
             if plan.finals and missing:
-                print("The maps are assembled once all windows are finished: run the same command again")
+                print(
+                    "The maps are assembled once all windows are finished: run the same command again"
+                )
         if todo:
             print(f"Time: {schedule.clock(time.monotonic() - start)}")
         return code
@@ -430,7 +455,9 @@ def _run_plan(args):
             print(f"{len(missing)} of {len(plan.jobs)} are not finished: {' '.join(missing)}")
         return 1 if missing else 0
     if args.job is None or not 0 <= args.job < len(plan.jobs):
-        raise ClusterError(f"--job: found {args.job}; expected 0 to {len(plan.jobs) - 1}, or --assemble")
+        raise ClusterError(
+            f"--job: found {args.job}; expected 0 to {len(plan.jobs) - 1}, or --assemble"
+        )
     threads = plan.threads or 1
     result = run_job(plan.jobs[args.job], threads, max(1, cores() // threads))
     print(f"{result['id']}: {result['state']} {result['reason']}".rstrip())

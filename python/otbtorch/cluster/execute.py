@@ -15,6 +15,7 @@ import time
 import uuid
 
 from .. import launch
+from . import ClusterError
 from . import jobs as planning
 from .applications import application
 from .assemble import MapError, map_files, to_cog
@@ -59,7 +60,7 @@ def run_job(job, threads, together=1, run=None):
         return dict(result, state=state, reason=reason, seconds=time.monotonic() - start)
 
     state = pathlib.Path(job["state"])
-    part = state / "parts" / f"{job['id']}.{uuid.uuid4().hex[:12]}"
+    part = state / "parts" / f"{job['id']}.{uuid.uuid4().hex}"
     try:
         description = planning.describe(job)
         if planning.pending(job, description) is None:
@@ -77,9 +78,11 @@ def run_job(job, threads, together=1, run=None):
         result["killed"] = code is not None and (code < 0 or code >= 128)
         _keep_log(state, job["id"], error.log)
         signal = -code if result["killed"] and code < 0 else (code or 0) - 128
-        reason = f"{job['application']} was ended by signal {signal}" if result["killed"] else str(error)
+        reason = (
+            f"{job['application']} was ended by signal {signal}" if result["killed"] else str(error)
+        )
         return end("failed", reason)
-    except (OSError, MapError) as error:
+    except (OSError, MapError, ClusterError) as error:
         return end("failed", str(error))
     finally:
         shutil.rmtree(part, ignore_errors=True)
@@ -170,10 +173,12 @@ def _keep_log(state, name, text):
 
 def remove_parts(state, name=None):
     """Removes what killed attempts left: of one job, or all."""
-    for folder in (pathlib.Path(state) / "parts").glob(f"{name}.*" if name else "*"):
-        shutil.rmtree(folder, ignore_errors=True)
-    for file in pathlib.Path(state).glob(f".{name or ''}*.part"):
-        file.unlink(missing_ok=True)
+    for folder in (pathlib.Path(state) / "parts").glob("*"):
+        if name is None or folder.stem == name:  # the rest is random
+            shutil.rmtree(folder, ignore_errors=True)
+    if name is None:
+        for file in pathlib.Path(state).glob(".*.part"):
+            file.unlink(missing_ok=True)
 
 
 def begin(state):

@@ -65,7 +65,9 @@ def parse_words(words, application):
                 raise ClusterError(f"{word} is given twice")
             found.append((key, []))
         elif not found:
-            raise ClusterError(f'after -- a parameter of {application.name} is expected, not "{word}"')
+            raise ClusterError(
+                f'after -- a parameter of {application.name} is expected, not "{word}"'
+            )
         else:
             found[-1][1].append(word)
     if not found:
@@ -91,7 +93,9 @@ def substitute(word, values, where):
             raise ClusterError(f"{where}: there is no {{{name}}}; there is {_braces(values)}")
         if at:
             if not re.fullmatch(r"-?\d+", number) or int(number) == 0:
-                raise ClusterError(f"{{{name}}}: after @ comes the place of a value: 1, 2 ... or -1")
+                raise ClusterError(
+                    f"{{{name}}}: after @ comes the place of a value: 1, 2 ... or -1"
+                )
             k = int(number) - 1 if int(number) > 0 else int(number)
             if not -len(chosen) <= k < len(chosen):
                 raise ClusterError(f"{where}: {{{name}}} of {len(chosen)} value(s)")
@@ -211,7 +215,9 @@ def _output(application, key, words, where):
     if is_map and path.suffix.lower() not in (".tif", ".tiff"):
         raise ClusterError(f'{where}: -{key} "{name}": maps are written as .tif')
     if "&box=" in options:
-        raise ClusterError(f'{where}: -{key} "{words[0]}": windows are made by --windows, not &box=')
+        raise ClusterError(
+            f'{where}: -{key} "{words[0]}": windows are made by --windows, not &box='
+        )
     kind = words[1] if len(words) == 2 else None
     return {"key": key, "name": str(path), "options": options, "type": kind, "map": is_map}
 
@@ -346,7 +352,9 @@ def _parts(path, is_image):
         return [path] + [f for f in found if os.path.isfile(f)]
     parts = [path]
     if path.endswith(".txt"):
-        for line in pathlib.Path(path).read_text(encoding="utf-8-sig", errors="replace").split("\n"):
+        for line in (
+            pathlib.Path(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
+        ):
             member = os.path.join(os.path.dirname(path), line.split("#")[0].strip())
             if line.split("#")[0].strip() and os.path.isfile(member):
                 parts.append(member)
@@ -499,7 +507,9 @@ def grid_of(request):
                     chosen.GetGeoTransform(can_return_null=True),
                     chosen.GetProjection(),
                 )
-    raise ClusterError("--windows: the image is missing: " + " or ".join(f"-{k}" for k in application.files.grid))
+    raise ClusterError(
+        "--windows: the image is missing: " + " or ".join(f"-{k}" for k in application.files.grid)
+    )
 
 
 def _is_coarser(image, than):
@@ -533,23 +543,30 @@ def patches_of(request):
     if not given.get("model"):
         return None
     model = os.path.join(request.cwd, given["model"][0])
-    model = _parts(model, False)[1] if model.endswith(".txt") and len(_parts(model, False)) > 1 else model
+    model = (
+        _parts(model, False)[1]
+        if model.endswith(".txt") and len(_parts(model, False)) > 1
+        else model
+    )
     side = given.get("contract")
     found = contracts.read(model, os.path.join(request.cwd, side[0]) if side else None).data
     violations = contracts.validate(found)
     if violations:
-        raise ClusterError(f"{model}: its contract has {len(violations)} violation(s): {violations[0]}")
+        raise ClusterError(
+            f"{model}: its contract has {len(violations)} violation(s): {violations[0]}"
+        )
     tiling = found["properties"]["otb:tiling"]
     roles = {entry.get("otb:role") for entry in found["properties"]["mlm:input"]}
     if tiling.get("unit") == "pixel":
         return None
     multiple = tiling.get("multiple", 1)
-    blend = given.get("blend", ["auto"])[0]
+    blend = (given.get("blend") or ["auto"])[0]
     blend = tiling.get("blend", "crop") if blend == "auto" else blend
     learns = bool(roles & {"regression", "regression_score"})
     if blend == "hann":
         return Patches(tiling["patch"] // 2, True, learns)
-    halo = tiling["halo"] + (int(given.get("window", ["1"])[0]) - 1) // 2
+    window = (given.get("window") or ["1"])[0]
+    halo = tiling["halo"] + (int(window) - 1 if window.isdigit() else 0) // 2
     step = tiling["patch"] - 2 * contracts.ceil_to_multiple(halo, multiple)
     return Patches(max(1, step), False, learns)
 
@@ -603,7 +620,9 @@ def window_jobs(request, side, workers, single):
             words.append([key, values])
         elif application.written(key) is None:
             if any(placeholders(v) for v in values):
-                raise ClusterError(f"--windows: -{key}: there are no columns to take {values[0]} from")
+                raise ClusterError(
+                    f"--windows: -{key}: there are no columns to take {values[0]} from"
+                )
             words.append([key, _inputs(application, key, values, request.cwd)])
         elif not application.is_map(key):
             raise ClusterError(f"--windows: -{key} is of a whole image: leave it out")
@@ -663,7 +682,9 @@ def window_jobs(request, side, workers, single):
             }
             for f in finals
         ]
-        jobs.append(request.job(name, mine, outputs, [x, y, w, h], request.state / "windows", "tiff"))
+        jobs.append(
+            request.job(name, mine, outputs, [x, y, w, h], request.state / "windows", "tiff")
+        )
     grid = {"width": width, "height": height, "transform": transform, "projection": projection}
     return jobs, {"finals": finals, "grid": grid}, notes
 

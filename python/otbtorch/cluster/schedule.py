@@ -10,6 +10,7 @@ import logging
 import os
 import queue
 import sys
+import tempfile
 import time
 
 from .. import __version__, launch
@@ -156,9 +157,10 @@ def local(workers, gpus, retries):
     """A client of workers on this machine, each a process that takes one job at a time."""
     dask, distributed = _dask()
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    specification = {}
+    specification, scratch = {}, tempfile.TemporaryDirectory(prefix="otbtorch-run-")
     for k in range(gpus or workers):
         options = {
+            "local_directory": scratch.name,
             "nthreads": 1,
             "memory_limit": 0,  # what the applications take is held by -ram
             "dashboard": False,
@@ -171,11 +173,16 @@ def local(workers, gpus, retries):
         specification[k] = {"cls": distributed.Nanny, "options": options}
     scheduler = {
         "cls": distributed.Scheduler,
-        "options": {"host": "127.0.0.1", "port": 0, "dashboard": False, "dashboard_address": "127.0.0.1:0"},
+        "options": {
+            "host": "127.0.0.1",
+            "port": 0,
+            "dashboard": False,
+            "dashboard_address": "127.0.0.1:0",
+        },
     }
     # As many workers may die under one job, by no fault of its own.
     allowed = {"distributed.scheduler.allowed-failures": max(3, retries)}
-    with dask.config.set(allowed), distributed.SpecCluster(
+    with scratch, dask.config.set(allowed), distributed.SpecCluster(
         workers=specification, scheduler=scheduler, silence_logs=logging.CRITICAL
     ) as cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
@@ -222,9 +229,11 @@ def probe(application, state, run):
         launch.launcher(application)
     except launch.LaunchError as error:
         return str(error)
-    if not is_current(state, run):
-        return f"{state} is not the same folder there: results need a shared file system"
-    return None
+    for _ in range(20):  # a file system may take its time
+        if is_current(state, run):
+            return None
+        time.sleep(0.5)
+    return f"{state} is not the same folder there: results need a shared file system"
 
 
 def check_workers(client, application, state, run, gpu=False):
@@ -232,7 +241,7 @@ def check_workers(client, application, state, run, gpu=False):
     workers = _workers(client)
     if gpu and workers and not any(w["resources"].get("GPU") for w in workers.values()):
         raise ClusterError(
-            '--gpus: no worker of this scheduler has the resource GPU: start one for each GPU with '
+            "--gpus: no worker of this scheduler has the resource GPU: start one for each GPU with "
             '--resources "GPU=1" and its own CUDA_VISIBLE_DEVICES'
         )
     try:
@@ -268,7 +277,9 @@ def run_on(client, jobs, threads, retries, run, progress, together=None, gpu=Fal
 
     def submit(job, attempt):
         key = f"{job['id']}-{run[:8]}-{attempt}"
-        future = client.submit(run_job, job, threads, together, run, key=key, pure=False, **resources)
+        future = client.submit(
+            run_job, job, threads, together, run, key=key, pure=False, **resources
+        )
         futures[key] = (job["id"], attempt, future)
         future.add_done_callback(lambda f: ended.put(f.key))
 
