@@ -479,7 +479,7 @@ private:
     dl::ScoreSettings settings;
     for (const auto& [key, result] : all)
     {
-      if (key == "out" || (IsParameterEnabled(key) && HasValue(key)))
+      if (key == "out" || Wants(key))
       {
         keys.push_back(key);
         settings.results.push_back(result);
@@ -487,7 +487,7 @@ private:
     }
     for (const char* key : {"rupture", "alarm"})
     {
-      if (IsParameterEnabled(key) && HasValue(key))
+      if (Wants(key))
       {
         throw dl::Error(dl::Complaint(key, "a pair of dates", "a series (il, dates)", "Leave it out."));
       }
@@ -654,7 +654,14 @@ private:
 
     PrepareOutputs(filter, keys);
     NoteFiles();
-    Coregister(filter, inputs, grid);
+    for (const auto& [key, file] : {std::make_pair("fit", m_Fit), std::make_pair("calibrate", m_Calibrate)})
+    {
+      if (!file.empty())
+      {
+        CheckWritten(key);
+      }
+    }
+    PreparePair(filter, inputs, grid);
     std::unique_ptr<dl::Predictor> predictor;
     if (contract)
     {
@@ -730,7 +737,7 @@ private:
     }
     for (const char* key : {"which", "calibrate"})
     {
-      if (IsParameterEnabled(key) && HasValue(key))
+      if (Wants(key))
       {
         throw dl::Error(dl::Complaint(key, "a series", "a pair of dates (in1, in2)", "Leave it out."));
       }
@@ -761,7 +768,9 @@ private:
         const auto day = dl::DateInName(name);
         if (!day)
         {
-          throw dl::Error(dl::Complaint("dates", "nothing, and no date in the name \"" + name + "\"", "a file of dates, or YYYYMMDD in each name", ""));
+          throw dl::Error(dl::Complaint(
+              "dates", name.empty() ? "nothing, and an image without a name, made in memory" : "nothing, and no date in the name \"" + name + "\"",
+              "a file of dates, or YYYYMMDD in each name", ""));
         }
         days.push_back(*day);
       }
@@ -855,7 +864,7 @@ private:
     std::vector<std::string> keys;
     for (const auto& [key, result] : all)
     {
-      if (key == "out" || (IsParameterEnabled(key) && HasValue(key)))
+      if (key == "out" || Wants(key))
       {
         keys.push_back(key);
         settings.results.push_back(result);

@@ -274,7 +274,7 @@ private:
     std::vector<Result> wanted;
     for (const auto& [key, result] : all)
     {
-      if (Given(key))
+      if (Wants(key))
       {
         keys.push_back(key);
         wanted.push_back(result);
@@ -282,7 +282,9 @@ private:
     }
     if (keys.empty())
     {
-      throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
+      // For another application; where outputs are written this is an error, see AfterExecuteAndWriteOutputs().
+      keys.push_back("out");
+      wanted.push_back(Result::Label);
     }
     const auto* classified = contract.FindOutput("logits") ? contract.FindOutput("logits") : contract.FindOutput("probabilities");
     const auto classes = dl::SelectClasses(classified ? classified->classes : std::vector<dl::ModelClass>(),
@@ -449,7 +451,9 @@ private:
     for (std::size_t k = 0; k < files.size(); ++k)
     {
       const std::string path = SplitName(files[k]).first;
-      const std::string option = key + (path.empty() ? "" : " (" + Short(path) + ")");
+      const std::string option = key + (!path.empty()      ? " (" + Short(path) + ")"
+                                        : files.size() > 1 ? " (image " + std::to_string(k + 1) + ", made in memory)"
+                                                           : "");
       names.push_back(option);
       if (path.empty())
       {
@@ -957,6 +961,15 @@ private:
       }
       sensor.series.mean.push_back(mean[band]);
       sensor.series.divisor.push_back(deviation[band]);
+    }
+  }
+
+  void AfterExecuteAndWriteOutputs() override
+  {
+    const char* keys[] = {"out", "confmap", "probamap", "features", "entropy", "margin", "mutual", "nvalid"};
+    if (std::none_of(std::begin(keys), std::end(keys), [this](const char* key) { return Given(key); }))
+    {
+      throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
     }
   }
 
