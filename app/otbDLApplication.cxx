@@ -984,6 +984,17 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
   m_Filter->SetSettings(m_Settings);
 }
 
+bool DLApplication::IsInMemory(const std::string& key)
+{
+  const auto type = GetParameterType(key);
+  if (!HasValue(key) || (type != ParameterType_InputImage && type != ParameterType_InputImageList))
+  {
+    return false;
+  }
+  const auto names = type == ParameterType_InputImage ? std::vector<std::string>{GetParameterString(key)} : GetParameterStringList(key);
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.empty(); });
+}
+
 void DLApplication::CheckWritten(const std::string& key)
 {
   const auto isFile = [this](const std::string& output) { return IsParameterEnabled(output) && HasValue(output); };

@@ -160,6 +160,9 @@ protected:
   /** Is an output to be made? It has a file name, or was enabled without one: then it is made in memory, for another application. */
   bool Wants(const std::string& key) { return IsParameterEnabled(key); }
 
+  /** Is an input image, or one of a list, made in memory by another application? */
+  bool IsInMemory(const std::string& key);
+
   /** Says that what a run leaves beside its maps needs a map with a file name. Called after PrepareOutputs().
    * \throw Error when all outputs are made in memory */
   void CheckWritten(const std::string& key);

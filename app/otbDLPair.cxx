@@ -337,8 +337,7 @@ void DLApplication::PreparePair(otb::dl::PatchMapFilter* filter, const std::vect
 {
   if (GetParameterString("coreg") == "shift")
   {
-    const auto names = GetParameterStringList("in2");
-    if (names.size() < GetParameterImageList("in2")->Size() || std::any_of(names.begin(), names.end(), [](const std::string& n) { return n.empty(); }))
+    if (IsInMemory("in2"))
     {
       throw Error(Complaint("coreg", "shift for an image of in2 that another application made in memory", "files", "Write it to a file first."));
     }

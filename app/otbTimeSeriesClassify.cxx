@@ -226,7 +226,8 @@ private:
 
   void DoUpdateParameters() override {}
 
-  bool Given(const std::string& key) { return IsParameterEnabled(key) && HasValue(key); }
+  /** Images made in memory by another application do not enable the parameter that takes them. */
+  bool Given(const std::string& key) { return HasValue(key) && (IsParameterEnabled(key) || IsInMemory(key)); }
 
   void DoExecute() override
   {

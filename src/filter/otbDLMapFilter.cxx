@@ -327,9 +327,16 @@ MapFilter::RegionType MapFilter::ToItk(const Region& region, const itk::ImageBas
 
 void MapFilter::Pull(itk::ImageBase<2>* image, const RegionType& wanted)
 {
+  // Some of OTB's filters (PerBandVectorImageFilter) forget the no-data values of their output as they make its pixels.
+  auto* commons = dynamic_cast<ImageCommons*>(image);
+  const ImageMetadata metadata = commons ? commons->GetImageMetadata() : ImageMetadata();
   image->SetRequestedRegion(wanted);
   image->PropagateRequestedRegion();
   image->UpdateOutputData();
+  if (commons)
+  {
+    commons->SetImageMetadata(metadata);
+  }
 }
 
 void MapFilter::Forget(itk::ImageBase<2>* image) const
