@@ -534,7 +534,7 @@ private:
     dl::ScoreSettings settings;
     for (const auto& [key, result] : all)
     {
-      if (key == "out" || (IsParameterEnabled(key) && HasValue(key)))
+      if (key == "out" || Wants(key))
       {
         keys.push_back(key);
         settings.results.push_back(result);
@@ -542,7 +542,7 @@ private:
     }
     for (const char* key : {"rupture", "alarm"})
     {
-      if (IsParameterEnabled(key) && HasValue(key))
+      if (Wants(key))
       {
         throw dl::Error(dl::Complaint(key, "a pair of dates", "a series (il, dates)", "Leave it out."));
       }
@@ -705,7 +705,14 @@ private:
 
     PrepareOutputs(filter, keys);
     NoteFiles();
-    Coregister(filter, inputs, grid);
+    for (const auto& [key, file] : {std::make_pair("fit", m_Fit), std::make_pair("calibrate", m_Calibrate)})
+    {
+      if (!file.empty())
+      {
+        CheckWritten(key);
+      }
+    }
+    PreparePair(filter, inputs, grid);
     std::unique_ptr<dl::Predictor> predictor;
     if (contract)
     {
@@ -781,7 +788,7 @@ private:
     }
     for (const char* key : {"which", "calibrate"})
     {
-      if (IsParameterEnabled(key) && HasValue(key))
+      if (Wants(key))
       {
         throw dl::Error(dl::Complaint(key, "a series", "a pair of dates (in1, in2)", "Leave it out."));
       }
@@ -812,7 +819,9 @@ private:
         const auto day = dl::DateInName(name);
         if (!day)
         {
-          throw dl::Error(dl::Complaint("dates", "nothing, and no date in the name \"" + name + "\"", "a file of dates, or YYYYMMDD in each name", ""));
+          throw dl::Error(dl::Complaint(
+              "dates", name.empty() ? "nothing, and an image without a name, made in memory" : "nothing, and no date in the name \"" + name + "\"",
+              "a file of dates, or YYYYMMDD in each name", ""));
         }
         days.push_back(*day);
       }
@@ -906,7 +915,7 @@ private:
     std::vector<std::string> keys;
     for (const auto& [key, result] : all)
     {
-      if (key == "out" || (IsParameterEnabled(key) && HasValue(key)))
+      if (key == "out" || Wants(key))
       {
         keys.push_back(key);
         settings.results.push_back(result);

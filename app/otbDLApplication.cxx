@@ -370,6 +370,7 @@ void DLApplication::Begin()
   }
   m_TypesBefore.clear();
   m_Settings = {};
+  m_Settings.whole = false; // until a writer of ours asks for regions
   m_Filter = nullptr;
   m_Writer = nullptr;
 }
@@ -397,6 +398,10 @@ void DLApplication::NoteInput(const std::string& key)
 
 void DLApplication::NoteInputFile(const std::string& name)
 {
+  if (name.empty())
+  {
+    return; // made in memory
+  }
   m_InputPaths.push_back(Canonical(SplitName(name).first));
 }
 
@@ -658,6 +663,16 @@ void DLApplication::PrepareOutputs(FilterType* filter, const std::vector<std::st
   m_LastPercent = -1;
   filter->UpdateOutputInformation(); // all that can be wrong with grids and bands
   this->CheckOutputs(outputs);
+  for (const auto& key : GetParametersKeys(true))
+  {
+    auto* parameter = dynamic_cast<OutputImageParameter*>(GetParameterByKey(key));
+    if (parameter && parameter->GetValue() && std::find(outputs.begin(), outputs.end(), key) == outputs.end())
+    {
+      // Of the run before, which no longer is.
+      parameter->SetValue(nullptr);
+      DisableParameter(key);
+    }
+  }
 
   // A share of the memory given for everything that grows: tensors, patches on their way, GDAL's blocks, the writer's regions.
   const std::size_t ram = static_cast<std::size_t>(std::max(1, GetParameterInt("ram"))) << 20;
@@ -813,6 +828,7 @@ void DLApplication::OnProcess(const itk::EventObject& event)
     return;
   }
   m_Writer = added->GetProcess();
+  m_Settings.whole = true;
   auto* multi = dynamic_cast<otb::MultiImageFileWriter*>(m_Writer.GetPointer());
   const unsigned int share = static_cast<unsigned int>(std::max(1, GetParameterInt("ram") / 4));
   m_Settings.window = {};
@@ -989,6 +1005,31 @@ void DLApplication::OnWritten(itk::Object* itkNotUsed(writer), const itk::EventO
     otbAppLogINFO(<< "Wrote " << Join(done));
   }
   this->ReportRun();
+  // Who asks from now on is another application.
+  m_Settings.whole = false;
+  m_Settings.window = {};
+  m_Filter->SetSettings(m_Settings);
+}
+
+bool DLApplication::IsInMemory(const std::string& key)
+{
+  const auto type = GetParameterType(key);
+  if (!HasValue(key) || (type != ParameterType_InputImage && type != ParameterType_InputImageList))
+  {
+    return false;
+  }
+  const auto names = type == ParameterType_InputImage ? std::vector<std::string>{GetParameterString(key)} : GetParameterStringList(key);
+  return std::any_of(names.begin(), names.end(), [](const std::string& name) { return name.empty(); });
+}
+
+void DLApplication::CheckWritten(const std::string& key)
+{
+  const auto isFile = [this](const std::string& output) { return IsParameterEnabled(output) && HasValue(output); };
+  if (std::none_of(m_OutputKeys.begin(), m_OutputKeys.end(), isFile))
+  {
+    throw Error(Complaint(key, "outputs that are made in memory only", "an output with a file name: it is written together with one",
+                          "Name a file, e.g. -" + m_OutputKeys.front() + " map.tif, and have it written."));
+  }
 }
 
 std::string DLApplication::WriterOptions(const std::string& itkNotUsed(key)) const

@@ -139,17 +139,15 @@ protected:
   /** Adds align, coreg. */
   void AddAlignParameter();
 
-  /** Measures the shift between the two dates of a pair, says what it found and, with -coreg shift, moves date 2 onto date 1. Called after PrepareOutputs().
-   * \param inputs of the filter; that of date 2 is replaced if it moves
-   * \throw Error when it is to be corrected and cannot be measured */
-  void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid);
+  /** Lets the filter do, before its first region, what coreg and radiometry ask for and takes pixels: measure the shift between the two dates and say
+   * what it is, move date 2 onto date 1, match its radiometry. Called after PrepareOutputs().
+   * \param inputs of the filter
+   * \param match change the scaling of date 2 so that it includes what matches it to date 1?
+   * \throw Error when the parameters ask for what cannot be; from the filter, when something cannot be measured */
+  void PreparePair(otb::dl::PatchMapFilter* filter, const std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid, bool match = false);
 
   /** Adds radiometry. */
   void AddRadiometryParameter();
-
-  /** With -radiometry match, changes the scaling of date 2 so that it includes what matches it to date 1. Called after Coregister().
-   * \throw Error when the contracts of the models forbid it, or scale the dates differently */
-  void MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs);
 
   /** Begins a run without a model: forgets the one before. */
   void Begin();
@@ -173,6 +171,16 @@ protected:
    * \param views that every patch is shown in */
   void PrepareRun(FilterType* filter, const otb::dl::ModelContract& contract, const std::vector<std::string>& outputs,
                   const std::vector<otb::dl::View>& views = std::vector<otb::dl::View>(1));
+
+  /** Is an output to be made? It has a file name, or was enabled without one: then it is made in memory, for another application. */
+  bool Wants(const std::string& key) { return IsParameterEnabled(key); }
+
+  /** Is an input image, or one of a list, made in memory by another application? */
+  bool IsInMemory(const std::string& key);
+
+  /** Says that what a run leaves beside its maps needs a map with a file name. Called after PrepareOutputs().
+   * \throw Error when all outputs are made in memory */
+  void CheckWritten(const std::string& key);
 
   /** The last words of a run. Called once all outputs are written; may be extended. */
   virtual void ReportRun();
@@ -204,6 +212,9 @@ private:
 
   void DoFreeRessources() override;
   void AfterExecuteAndWriteOutputs() override;
+  void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid);
+  void CheckRadiometry(const std::vector<otb::dl::PatchMapFilter::Input>& inputs) const;
+  void MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs);
   void OnProcess(const itk::EventObject& event);
   void OnProgress();
   void OnWritten(itk::Object* writer, const itk::EventObject& event);

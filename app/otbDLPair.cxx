@@ -216,7 +216,7 @@ DLApplication::Grid DLApplication::ChooseGrid(const std::string& key)
     if (!grid.image || IsCoarser(grid.image, image))
     {
       grid.image = image;
-      grid.name = key + (k < names.size() ? " (" + fs::path(SplitName(names[k]).first).filename().string() + ")" : "");
+      grid.name = key + (k < names.size() && !names[k].empty() ? " (" + fs::path(SplitName(names[k]).first).filename().string() + ")" : "");
     }
   }
   grid.resample = GetParameterString("align") == "resample";
@@ -253,7 +253,7 @@ otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, 
   {
     input.images.emplace_back(images->GetNthElement(k));
     itk::ImageBase<2>* image = input.images.back();
-    const bool named = k < names.size();
+    const bool named = k < names.size() && !names[k].empty(); // else made in memory
     const std::string name = named ? fs::path(SplitName(names[k]).first).filename().string() : "";
     input.names.push_back(key + (named ? " (" + name + ")" : ""));
     if (named)
@@ -263,10 +263,6 @@ otb::dl::PatchMapFilter::Input DLApplication::MakeInput(const std::string& key, 
     if (!grid.image || (!moved && (!named || IsOnGrid(grid.image, image))))
     {
       continue; // what does not fit and has no file is the filter's to complain about
-    }
-    if (!named)
-    {
-      throw Error(Complaint("coreg", "shift for an image of " + key + " that another application made in memory", "files", "Write it to a file first."));
     }
     const bool isCoarse = IsCoarser(image, finest);
     if (!grid.resample && isCoarse)
@@ -337,6 +333,31 @@ FloatVectorImageType::Pointer DLApplication::MakeMask(const std::string& key, co
   return mask;
 }
 
+void DLApplication::PreparePair(otb::dl::PatchMapFilter* filter, const std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid, bool match)
+{
+  if (GetParameterString("coreg") == "shift")
+  {
+    if (IsInMemory("in2"))
+    {
+      throw Error(Complaint("coreg", "shift for an image of in2 that another application made in memory", "files", "Write it to a file first."));
+    }
+  }
+  if (match)
+  {
+    this->CheckRadiometry(inputs);
+  }
+  filter->SetFirstStep(
+      [this, filter, inputs, grid, match]
+      {
+        auto changed = inputs;
+        this->Coregister(filter, changed, grid);
+        if (match)
+        {
+          this->MatchRadiometry(filter, changed);
+        }
+      });
+}
+
 void DLApplication::Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid)
 {
   const std::string wish = GetParameterString("coreg");
@@ -400,12 +421,8 @@ void DLApplication::AddRadiometryParameter()
   MandatoryOff("radiometry");
 }
 
-void DLApplication::MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs)
+void DLApplication::CheckRadiometry(const std::vector<otb::dl::PatchMapFilter::Input>& inputs) const
 {
-  if (GetParameterString("radiometry") != "match")
-  {
-    return;
-  }
   for (const auto& contract : m_Contracts)
   {
     if (!contract.radiometricMatching)
@@ -414,8 +431,13 @@ void DLApplication::MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector
                             "The network was trained to tell by absolute values."));
     }
   }
-  Dates dates(filter, inputs);
-  const auto &first = inputs[dates.first].model, &second = inputs[dates.second].model;
+  const auto of = [&](int date)
+  { return std::find_if(inputs.begin(), inputs.end(), [=](const auto& in) { return !in.images.empty() && (in.model.date == 1) == (date == 1); }); };
+  if (of(1) == inputs.end() || of(2) == inputs.end())
+  {
+    return;
+  }
+  const auto &first = of(1)->model, &second = of(2)->model;
   bool same = first.bands == second.bands && first.scaling.size() == second.scaling.size();
   for (std::size_t b = 0; same && b < first.scaling.size(); ++b)
   {
@@ -427,6 +449,11 @@ void DLApplication::MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector
     throw Error(Complaint("radiometry", "match for a model whose contract names or scales the bands of its dates differently",
                           "the same bands and value_scaling on both dates", "Its scaling already treats the dates apart: take -radiometry none."));
   }
+}
+
+void DLApplication::MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs)
+{
+  Dates dates(filter, inputs);
   otb::dl::PairScene scene{dates.pixels, dates.normalisation, dates.width, dates.height, .01, GetEngineSettings().threads, GetEngineSettings().readBytes};
   const auto match = otb::dl::MatchRadiometry(scene);
   const bool any = std::any_of(match.bands.begin(), match.bands.end(), [](const otb::dl::RadiometricBand& b) { return b.matched; });

@@ -164,7 +164,7 @@ private:
     std::vector<Decision::Result> wanted;
     for (const auto& one : all)
     {
-      if (one.first == "out" || (IsParameterEnabled(one.first) && HasValue(one.first)))
+      if (one.first == "out" || Wants(one.first))
       {
         keys.push_back(one.first);
         wanted.push_back(one.second);
@@ -229,8 +229,7 @@ private:
     }
     m_Model = contract.id + (GetNumberOfMembers() > 1 ? " and " + std::to_string(GetNumberOfMembers() - 1) + " more" : "");
     PrepareOutputs(filter, keys);
-    Coregister(filter, inputs, grid);
-    MatchRadiometry(filter, inputs);
+    PreparePair(filter, inputs, grid, GetParameterString("radiometry") == "match");
     PrepareRun(filter, contract, keys, views);
     CheckFiles({{"objects", m_Objects}});
     SetMultiWriting(keys.size() > 1); // one output streams better alone

@@ -270,7 +270,8 @@ private:
     Applies("blend", c.tiling.unit == dl::SpatialUnit::Patch);
   }
 
-  bool Given(const std::string& key) { return IsParameterEnabled(key) && HasValue(key); }
+  /** Images made in memory by another application do not enable the parameter that takes them. */
+  bool Given(const std::string& key) { return HasValue(key) && (IsParameterEnabled(key) || IsInMemory(key)); }
 
   /** A list of words. A host like QGIS gives them as one, with spaces between; of classes, whose names may hold spaces, a new one begins with a digit.
    * \param whole names that are taken as they are */
@@ -350,7 +351,7 @@ private:
     std::vector<Result> wanted;
     for (const auto& [key, result] : all)
     {
-      if (Given(key))
+      if (Wants(key))
       {
         keys.push_back(key);
         wanted.push_back(result);
@@ -358,7 +359,9 @@ private:
     }
     if (keys.empty())
     {
-      throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
+      // For another application; where outputs are written this is an error, see AfterExecuteAndWriteOutputs().
+      keys.push_back("out");
+      wanted.push_back(Result::Label);
     }
     const auto* classified = contract.FindOutput("logits") ? contract.FindOutput("logits") : contract.FindOutput("probabilities");
     const auto classes =
@@ -525,7 +528,9 @@ private:
     for (std::size_t k = 0; k < files.size(); ++k)
     {
       const std::string path = SplitName(files[k]).first;
-      const std::string option = key + (path.empty() ? "" : " (" + Short(path) + ")");
+      const std::string option = key + (!path.empty()      ? " (" + Short(path) + ")"
+                                        : files.size() > 1 ? " (image " + std::to_string(k + 1) + ", made in memory)"
+                                                           : "");
       names.push_back(option);
       if (path.empty())
       {
@@ -1035,6 +1040,15 @@ private:
       }
       sensor.series.mean.push_back(mean[band]);
       sensor.series.divisor.push_back(deviation[band]);
+    }
+  }
+
+  void AfterExecuteAndWriteOutputs() override
+  {
+    const char* keys[] = {"out", "confmap", "probamap", "features", "entropy", "margin", "mutual", "nvalid"};
+    if (std::none_of(std::begin(keys), std::end(keys), [this](const char* key) { return Given(key); }))
+    {
+      throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
     }
   }
 

@@ -45,11 +45,14 @@ if(LOWDOWN)
       DEPENDS otbapp_${_application} cmake/manual_page.py doc/${_application}.md VERBATIM)
     list(APPEND _pages ${_man}/otbcli_${_application}.1.gz)
   endforeach()
+  set(_page_otbtorch otbtorch)
+  set(_page_otbtorch-run cluster)
   foreach(_command otbtorch otbtorch-run)
+    set(_page doc/${_page_${_command}}.md)
     add_custom_command(OUTPUT ${_man}/${_command}.1.gz
       COMMAND ${OTBTorch_PYTHON} ${CMAKE_CURRENT_SOURCE_DIR}/cmake/manual_page.py ${_command}
-        --page ${CMAKE_CURRENT_SOURCE_DIR}/doc/${_command}.md --version ${PROJECT_VERSION} --out ${_man}
-      DEPENDS cmake/manual_page.py doc/${_command}.md VERBATIM)
+        --page ${CMAKE_CURRENT_SOURCE_DIR}/${_page} --version ${PROJECT_VERSION} --out ${_man}
+      DEPENDS cmake/manual_page.py ${_page} VERBATIM)
     list(APPEND _pages ${_man}/${_command}.1.gz)
   endforeach()
   add_custom_target(manual ALL DEPENDS ${_pages})

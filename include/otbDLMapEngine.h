@@ -55,6 +55,7 @@ struct EngineSettings
   std::string spillDirectory;                    ///< for the temporary file; empty: no file, patches that do not fit are inferred again
   int threads = 1;                               ///< for packing and deciding
   Region window;                                 ///< the part of the image that will be asked for; empty: all of it
+  bool whole = true; ///< will all of the window be asked for? Then a batch may hold samples of what comes next; else only while region follows region
 };
 
 /** \class MapEngine

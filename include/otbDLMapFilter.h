@@ -14,7 +14,9 @@
 #include "itkImageSource.h"
 #include "otbVectorImage.h"
 
+#include <functional>
 #include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -28,7 +30,9 @@ namespace dl
  *
  * The engine behind it (MapEngine) decides what a region needs; the filter pulls those pixels from upstream a few at a time (as itk::StreamingImageFilter
  * does), so that memory follows the batch and not the region that was asked for. Upstream filters must therefore give the same pixels for any region, as
- * streaming filters do.
+ * streaming filters do. Images upstream that others use as well are left as they were found.
+ *
+ * Nothing is computed before a region is asked for; what an engine learnt is kept until this filter or one upstream of it is modified.
  *
  * One output image for each of the operator's, on the grid of the reference input. They share one inference.
  *
@@ -63,6 +67,9 @@ public:
   void SetPredictor(std::shared_ptr<Predictor> predictor);
   void SetSettings(const MapEngine::Settings& settings);
 
+  /** What has to be done once, with pixels, before the first region is made: it may set inputs anew, on the same grid. Done again if it throws. */
+  void SetFirstStep(std::function<void()> step);
+
   /** Zeros before the first region. */
   EngineStatistics GetStatistics() const;
 
@@ -88,6 +95,9 @@ protected:
 
   virtual std::unique_ptr<MapEngine> MakeEngine() = 0;
 
+  /** The part of the inputs that a region of the map is made from, inside the image. What the engine must learn from the scene beforehand does not count. */
+  virtual Region NeededRegion(const Region& region) const { return region; }
+
   /** Must a predictor be set? */
   virtual bool NeedsPredictor() const { return true; }
 
@@ -96,7 +106,8 @@ protected:
 
   void GenerateOutputInformation() override;
 
-  /** Stops here: what is needed upstream is decided and pulled in UpdateOutputData(). */
+  /** Tells upstream what the region needs, though it is pulled in parts, in UpdateOutputData(). A writer of the whole window (see EngineSettings) settles its
+   * tiles by the memory of what it asks for: it is told of the outputs alone. */
   void PropagateRequestedRegion(itk::DataObject* output) override;
   void UpdateOutputData(itk::DataObject* output) override;
 
@@ -106,12 +117,19 @@ protected:
   /** Makes one region of an upstream image. */
   static void Pull(itk::ImageBase<2>* image, const RegionType& wanted);
 
+  /** To be called once a reference to the pixels that were pulled is held: lets the image forget them if another input is made from it, which would
+   * overwrite them. */
+  void Forget(itk::ImageBase<2>* image) const;
+
   std::shared_ptr<const MapOperator> m_Operator;
   std::shared_ptr<Predictor> m_Predictor;
   MapEngine::Settings m_Settings;
 
 private:
   std::unique_ptr<MapEngine> m_Engine;
+  std::function<void()> m_FirstStep;
+  itk::ModifiedTimeType m_Stamp = 0;                 ///< of this filter and all upstream, when the engine was made
+  std::set<const itk::DataObject*> m_InputsOfInputs; ///< inputs that others are made from
   std::int64_t m_PixelsMade = 0;
   bool m_Complete = false;
 };

@@ -85,6 +85,8 @@ private:
   };
   std::vector<Slot> m_Slots;
   int m_Filled = 0;
+  Region m_Last;       ///< the region made last
+  bool m_Ahead = true; ///< may a batch hold patches beyond the region?
   std::vector<Read> m_Reads;
   std::vector<float> m_Scores;
   std::vector<float> m_Results;

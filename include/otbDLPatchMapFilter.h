@@ -75,6 +75,7 @@ protected:
   const itk::ImageBase<2>* GetReference() const override;
   std::pair<int, int> GetTileHint() const override;
   std::unique_ptr<MapEngine> MakeEngine() override;
+  Region NeededRegion(const Region& region) const override;
 
 private:
   class UpstreamSource;
@@ -85,6 +86,9 @@ private:
   Tiling m_Tiling;
   std::size_t m_ReferenceInput = 0;
 };
+
+/** The part of the image that is read for the patches of a region. */
+Region PatchesRead(const PatchGrid& grid, const Region& region);
 
 /** Sides of regions that suit both patches and files. */
 std::pair<int, int> PatchTileHint(const PatchGrid& grid);

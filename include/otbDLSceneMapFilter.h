@@ -71,6 +71,7 @@ protected:
 
   std::pair<int, int> GetTileHint() const override;
   std::unique_ptr<MapEngine> MakeEngine() override;
+  Region NeededRegion(const Region& region) const override { return region; }
   bool NeedsPredictor() const override { return false; }
 
 private:

@@ -87,6 +87,7 @@ protected:
   const itk::ImageBase<2>* GetReference() const override;
   std::pair<int, int> GetTileHint() const override;
   std::unique_ptr<MapEngine> MakeEngine() override;
+  Region NeededRegion(const Region& region) const override;
 
 private:
   class UpstreamReader;

@@ -75,6 +75,11 @@ Region PatchEngine::Support(std::int64_t i, std::int64_t j) const
 void PatchEngine::Produce(const Region& region, const std::vector<ResultPlane>& results, const Progress& progress)
 {
   const Region patches = m_Grid.Covering(region);
+  // Tiles from left to right and top to bottom, strips; they may overlap, as a neighbourhood filter asks for them.
+  const bool beside = region.y0 == m_Last.y0 && region.x0 > m_Last.x0 && region.x0 <= m_Last.x1;
+  const bool below = region.x0 == m_Window.x0 && region.y0 > m_Last.y0 && region.y0 <= m_Last.y1;
+  m_Ahead = m_Settings.whole || (!m_Last.Empty() && (beside || below));
+  m_Last = region;
   const bool blended = m_Grid.Blending() == Blend::Hann;
   const auto lastCell = blended ? patches.y1 - 1 : patches.y1;
   for (std::int64_t b = patches.y0; b < lastCell; ++b)
@@ -106,7 +111,7 @@ void PatchEngine::Produce(const Region& region, const std::vector<ResultPlane>& 
 }
 
 /** Makes the patches of one row of `patches` ready. Slots of the last batch that the row does not fill go to the patches that will be asked for next:
- * first the other rows of this region, then the rest of the window in the order in which images are read. */
+ * first the other rows of this region, then (if it will be asked for) the rest of the window in the order in which images are read. */
 void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, const Progress& progress)
 {
   const Region pinned{patches.x0, std::max(patches.y0, row - 1), patches.x1, row + 2};
@@ -146,7 +151,7 @@ void PatchEngine::ComputeRow(std::int64_t row, const Region& patches, const Prog
   }
   // Looking further costs reading only; where much is empty it is not worth it.
   const std::int64_t emptyLimit = m_Statistics.samplesEmpty + 16 * batch;
-  for (std::int64_t j = patches.y0; j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.samplesEmpty < emptyLimit; ++j)
+  for (std::int64_t j = patches.y0; m_Ahead && j < m_WindowPatches.y1 && m_Filled > 0 && m_Statistics.samplesEmpty < emptyLimit; ++j)
   {
     takeRow(j, j < patches.y1 ? std::max(patches.x1, m_WindowPatches.x0) : m_WindowPatches.x0, m_WindowPatches.x1, true);
   }

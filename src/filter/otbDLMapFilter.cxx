@@ -9,10 +9,13 @@
 #include "otbDLError.h"
 
 #include "itkProcessObject.h"
+#include "otbImage.h"
 #include "otbImageCommons.h"
+#include "otbImageList.h"
 #include "otbNoDataHelper.h"
 #include "otbSpatialReference.h"
 
+#include <algorithm>
 #include <cmath>
 #include <iomanip>
 #include <sstream>
@@ -65,6 +68,132 @@ std::string ProjectionName(const std::string& wkt)
   const auto end = wkt.find('"', begin + 1);
   return begin == std::string::npos || end == std::string::npos ? wkt.substr(0, 40) : wkt.substr(begin + 1, end - begin - 1);
 }
+} // namespace
+
+namespace
+{
+
+/** The images that an input of a pipeline consists of: itself, or the elements of a list. */
+std::vector<itk::ImageBase<2>*> ImagesOf(itk::DataObject* data)
+{
+  std::vector<itk::ImageBase<2>*> images;
+  const auto elements = [&](auto* list)
+  {
+    for (unsigned int k = 0; list && k < list->Size(); ++k)
+    {
+      images.push_back(list->GetNthElement(k));
+    }
+  };
+  if (auto* image = dynamic_cast<itk::ImageBase<2>*>(data))
+  {
+    images.push_back(image);
+  }
+  elements(dynamic_cast<ImageList<Image<float, 2>>*>(data));
+  elements(dynamic_cast<ImageList<Image<double, 2>>*>(data));
+  elements(dynamic_cast<ImageList<VectorImage<float, 2>>*>(data));
+  elements(dynamic_cast<ImageList<VectorImage<double, 2>>*>(data));
+  return images;
+}
+
+/** What lies upstream of a filter. */
+struct Upstream
+{
+  std::set<itk::ImageBase<2>*> images;
+  std::set<const itk::DataObject*> inputsOfInputs; ///< images that were met beyond the inputs
+  std::set<itk::ProcessObject*> filters;
+  itk::ModifiedTimeType stamp = 0; ///< the last change of a filter, or of an image that no filter makes
+
+  explicit Upstream(itk::ProcessObject* filter) { this->Walk(filter, true); }
+
+private:
+  void Walk(itk::ProcessObject* filter, bool first)
+  {
+    // An image that a filter makes changes with each region: that is no change of what it shows.
+    stamp = std::max<itk::ModifiedTimeType>(stamp, filter->GetMTime());
+    for (const auto& data : filter->GetInputs())
+    {
+      for (auto* image : ImagesOf(data))
+      {
+        if (!first)
+        {
+          inputsOfInputs.insert(image);
+        }
+        images.insert(image);
+        const auto source = image->GetSource();
+        if (!source)
+        {
+          stamp = std::max<itk::ModifiedTimeType>(stamp, image->GetMTime());
+        }
+        else if (filters.insert(source.GetPointer()).second)
+        {
+          this->Walk(source, false);
+        }
+      }
+    }
+  }
+};
+
+bool HoldsAll(const itk::ImageBase<2>* image)
+{
+  return image->GetBufferedRegion().GetNumberOfPixels() > 0 && image->GetBufferedRegion().IsInside(image->GetLargestPossibleRegion());
+}
+
+/** Puts the pixels that images upstream hold aside while a filter pulls regions of its own, and back in the end. Others that read the same images then find
+ * what they asked for; what only this filter pulled is let go. An image that holds all of its pixels is not made again and stays as it is. */
+class KeptImages
+{
+public:
+  explicit KeptImages(const std::set<itk::ImageBase<2>*>& images)
+  {
+    for (auto* image : images)
+    {
+      if (!image->GetSource())
+      {
+        continue;
+      }
+      Kept kept{image, nullptr, image->GetRequestedRegion(), false};
+      const bool fresh =
+          !image->GetDataReleased() && image->GetUpdateMTime() >= image->GetPipelineMTime() && image->GetBufferedRegion().GetNumberOfPixels() > 0;
+      kept.ours = !fresh;
+      if (fresh && !HoldsAll(image))
+      {
+        const auto another = image->CreateAnother();
+        kept.data = dynamic_cast<itk::DataObject*>(another.GetPointer());
+        kept.data->Graft(image);
+        image->Initialize();
+      }
+      m_Images.push_back(kept);
+    }
+  }
+  ~KeptImages()
+  {
+    for (auto& kept : m_Images)
+    {
+      if (kept.data)
+      {
+        static_cast<itk::DataObject*>(kept.image.GetPointer())->Graft(kept.data);
+      }
+      else if (kept.ours && !HoldsAll(kept.image))
+      {
+        kept.image->ReleaseData();
+      }
+      kept.image->SetRequestedRegion(kept.requested);
+    }
+  }
+  KeptImages(const KeptImages&) = delete;
+  KeptImages& operator=(const KeptImages&) = delete;
+
+private:
+  struct Kept
+  {
+    itk::ImageBase<2>::Pointer image;
+    itk::DataObject::Pointer data; ///< its pixels
+    itk::ImageBase<2>::RegionType requested;
+    bool ours; ///< holds nothing that anyone asked for
+  };
+  std::vector<Kept> m_Images;
+};
+
 } // namespace
 
 bool SameProjection(const std::string& a, const std::string& b)
@@ -168,6 +297,12 @@ void MapFilter::SetSettings(const MapEngine::Settings& settings)
   this->Modified();
 }
 
+void MapFilter::SetFirstStep(std::function<void()> step)
+{
+  m_FirstStep = std::move(step);
+  this->Modified();
+}
+
 EngineStatistics MapFilter::GetStatistics() const
 {
   return m_Engine ? m_Engine->Statistics() : EngineStatistics();
@@ -192,9 +327,24 @@ MapFilter::RegionType MapFilter::ToItk(const Region& region, const itk::ImageBas
 
 void MapFilter::Pull(itk::ImageBase<2>* image, const RegionType& wanted)
 {
+  // Some of OTB's filters (PerBandVectorImageFilter) forget the no-data values of their output as they make its pixels.
+  auto* commons = dynamic_cast<ImageCommons*>(image);
+  const ImageMetadata metadata = commons ? commons->GetImageMetadata() : ImageMetadata();
   image->SetRequestedRegion(wanted);
   image->PropagateRequestedRegion();
   image->UpdateOutputData();
+  if (commons)
+  {
+    commons->SetImageMetadata(metadata);
+  }
+}
+
+void MapFilter::Forget(itk::ImageBase<2>* image) const
+{
+  if (m_InputsOfInputs.count(image) > 0 && image->GetSource() && !HoldsAll(image))
+  {
+    image->Initialize();
+  }
 }
 
 void MapFilter::GenerateOutputInformation()
@@ -228,7 +378,13 @@ void MapFilter::GenerateOutputInformation()
     out->SetImageMetadata(imd);
     channel += bands[r];
   }
-  m_Engine.reset();
+  // ITK comes here again whenever an image upstream was made, be it another region of the same.
+  const auto stamp = Upstream(this).stamp;
+  if (stamp != m_Stamp)
+  {
+    m_Stamp = stamp;
+    m_Engine.reset();
+  }
   m_PixelsMade = 0;
 }
 
@@ -241,15 +397,18 @@ void MapFilter::PropagateRequestedRegion(itk::DataObject* output)
   this->EnlargeOutputRequestedRegion(output);
   this->GenerateOutputRequestedRegion(output);
 
-  // A pixel is asked for upstream, so that an estimate of memory (which looks at requested regions) does not take the whole images for needed here.
+  const RegionType& asked = this->GetOutput(0)->GetRequestedRegion();
+  const auto first = this->GetOutput(0)->GetLargestPossibleRegion().GetIndex();
+  Region needed{asked.GetIndex(0) - first[0], asked.GetIndex(1) - first[1], 0, 0};
+  needed.x1 = needed.x0 + static_cast<std::int64_t>(asked.GetSize(0));
+  needed.y1 = needed.y0 + static_cast<std::int64_t>(asked.GetSize(1));
+  needed = m_Settings.whole || needed.Empty() ? Region{0, 0, 1, 1} : this->NeededRegion(needed);
   for (const auto& name : this->GetInputNames())
   {
     auto* image = dynamic_cast<itk::ImageBase<2>*>(this->GetInput(name));
     if (image)
     {
-      RegionType one = image->GetLargestPossibleRegion();
-      one.SetSize({{1, 1}});
-      image->SetRequestedRegion(one);
+      image->SetRequestedRegion(ToItk(needed, image));
       image->PropagateRequestedRegion();
     }
   }
@@ -264,6 +423,14 @@ void MapFilter::UpdateOutputData(itk::DataObject* itkNotUsed(output))
   if (!m_Predictor && this->NeedsPredictor())
   {
     itkExceptionMacro("the predictor must be set");
+  }
+  const Upstream upstream(this);
+  m_InputsOfInputs = upstream.inputsOfInputs;
+  auto kept = std::make_unique<KeptImages>(upstream.images);
+  if (m_FirstStep)
+  {
+    m_FirstStep();
+    m_FirstStep = nullptr;
   }
   this->PrepareOutputs();
   if (!m_Engine)
@@ -324,6 +491,7 @@ void MapFilter::UpdateOutputData(itk::DataObject* itkNotUsed(output))
     this->m_Updating = false;
     throw;
   }
+  kept.reset();
   const auto job = this->GetJob();
   const Region image{0, 0, job.width, job.height};
   const auto windowed = m_Settings.window.Empty() ? image : Intersection(m_Settings.window, image);

@@ -67,6 +67,7 @@ private:
     {
       planes.push_back({corner + b, bands, bands * width});
     }
+    m_Filter.Forget(image);
     return planes;
   }
 
@@ -185,6 +186,11 @@ std::pair<int, int> PatchMapFilter::GetTileHint() const
   return PatchTileHint(this->GetGrid());
 }
 
+Region PatchMapFilter::NeededRegion(const Region& region) const
+{
+  return PatchesRead(this->GetGrid(), region);
+}
+
 std::shared_ptr<PixelSource> PatchMapFilter::MakePixelSource()
 {
   return std::make_shared<UpstreamSource>(*this);
@@ -238,6 +244,12 @@ std::unique_ptr<MapEngine> PatchMapFilter::MakeEngine()
   }
   auto source = std::make_shared<ImagePatchSource>(pixels, normalisations, width, height);
   return std::make_unique<PatchEngine>(grid, m_Predictor, m_Operator, std::move(source), m_Settings);
+}
+
+Region PatchesRead(const PatchGrid& grid, const Region& region)
+{
+  const Region patches = grid.Covering(region);
+  return BoundingBox(grid.Reads(grid.Footprint(patches.x0, patches.y0)), grid.Reads(grid.Footprint(patches.x1 - 1, patches.y1 - 1)));
 }
 
 std::pair<int, int> PatchTileHint(const PatchGrid& grid)

@@ -204,6 +204,7 @@ private:
                   view.strideX = bands;
                   view.strideY = bands * width;
                 });
+      m_Filter.Forget(raster.image);
       read[layer.raster] = view;
     }
     view.data = static_cast<const char*>(view.data) + layer.band * SizeOf(view.type);
@@ -439,6 +440,15 @@ SeriesMapFilter::Job SeriesMapFilter::GetJob() const
   }
   job.description = text.str();
   return job;
+}
+
+Region SeriesMapFilter::NeededRegion(const Region& region) const
+{
+  const auto size = this->GetReference()->GetLargestPossibleRegion().GetSize();
+  const auto width = static_cast<std::int64_t>(size[0]), height = static_cast<std::int64_t>(size[1]);
+  const Tiling& tiling = m_Contract.tiling;
+  return tiling.unit == SpatialUnit::Pixel ? Intersection(Grown(region, tiling.window / 2), {0, 0, width, height})
+                                           : PatchesRead(PatchGrid(width, height, tiling), region);
 }
 
 std::unique_ptr<MapEngine> SeriesMapFilter::MakeEngine()

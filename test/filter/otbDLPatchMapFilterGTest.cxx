@@ -8,8 +8,11 @@
 #include "otbDLBoxPredictor.h"
 #include "otbDLError.h"
 #include "otbDLPatchMapFilter.h"
+#include "otbDLPipeline.h"
+#include "otbDLSceneMapFilter.h"
 
 #include "itkCommand.h"
+#include "otbConcatenateVectorImageFilter.h"
 #include "otbMultiChannelExtractROI.h"
 #include "otbNoDataHelper.h"
 
@@ -176,11 +179,197 @@ TEST(PatchMapFilter, StreamingUpstreamFiltersAreAskedForPartsOnly)
   extract->SetInput(image);
   extract->SetFirstChannel(1);
   extract->SetLastChannel(2);
-  std::size_t largest = 0;
   Bench bench(extract->GetOutput());
+  otbtest::MadeRegions made(extract);
   bench.Update(0, 0, 0, 400, 300);
-  largest = extract->GetOutput()->GetBufferedRegion().GetNumberOfPixels();
-  EXPECT_LT(largest, 400u * 300u / 8);
+  EXPECT_EQ(made.Box(), image->GetLargestPossibleRegion());
+  EXPECT_LT(made.Largest(), 400u * 300u / 8);
+}
+
+using ExtractType = otb::MultiChannelExtractROI<float, float>;
+
+ExtractType::Pointer FirstTwoBands(ImageType* image)
+{
+  auto extract = ExtractType::New();
+  extract->SetInput(image);
+  extract->SetFirstChannel(1);
+  extract->SetLastChannel(2);
+  return extract;
+}
+
+/** As an application sets it for whoever asks for regions in memory. */
+void AskedByOthers(Bench& bench)
+{
+  MapEngine::Settings settings;
+  settings.whole = false;
+  bench.filter->SetSettings(settings);
+}
+
+ImageType::RegionType MakeRegion(int x, int y, int w, int h)
+{
+  ImageType::RegionType region;
+  region.SetIndex({{x, y}});
+  region.SetSize({{static_cast<itk::SizeValueType>(w), static_cast<itk::SizeValueType>(h)}});
+  return region;
+}
+
+TEST(PatchMapFilter, ASmallRegionAsksUpstreamForItsPatchesAlone)
+{
+  auto image = MakeImage(400, 300, 3);
+  auto extract = FirstTwoBands(image);
+  Bench bench(extract->GetOutput());
+  AskedByOthers(bench);
+  otbtest::MadeRegions made(extract);
+  const auto small = bench.Update(0, 100, 50, 18, 10);
+  // Patches of 32 with a halo of 4 lie on a grid of 24: columns 96 to 119, rows 48 to 71.
+  const auto patch = MakeRegion(92, 44, 32, 32);
+  EXPECT_EQ(made.Box(), patch);
+  EXPECT_EQ(extract->GetOutput()->GetRequestedRegion(), patch) << "what upstream is told is what it is asked for";
+  EXPECT_EQ(bench.predictor->calls, 1);
+
+  Bench whole(extract->GetOutput());
+  const auto all = whole.Update(0, 0, 0, 400, 300);
+  for (int i = 0; i < 180; ++i)
+  {
+    ASSERT_EQ(small[i], all[(50 + i / 18) * 400 + 100 + i % 18]);
+  }
+}
+
+TEST(PatchMapFilter, OnceRegionFollowsRegionBatchesAreFull)
+{
+  auto image = MakeImage(300, 216, 2);
+  Bench bench(image);
+  bench.predictor = std::make_shared<BoxPredictor>(8, 2, 32, 2, false);
+  bench.filter->SetPredictor(bench.predictor);
+  AskedByOthers(bench);
+  // Strips of one row of patches, 13 in each: 5 and 3 do not fill a batch of 8.
+  for (int y = 0; y < 216; y += 24)
+  {
+    bench.Update(0, 0, y, 300, 24);
+  }
+  const int patches = 13 * 9;
+  EXPECT_EQ(bench.filter->GetStatistics().samplesInferred, patches);
+  EXPECT_LE(bench.predictor->calls, (patches + 7) / 8 + 1);
+}
+
+TEST(PatchMapFilter, AnImageUpstreamServesOthersAsWell)
+{
+  // image -> first -> near -> [filter] -> both, and first or near -> both as well.
+  auto image = MakeImage(150, 120, 3);
+  using JoinType = otb::ConcatenateVectorImageFilter<ImageType, ImageType, ImageType>;
+  for (const bool direct : {true, false})
+  {
+    for (const bool before : {true, false})
+    {
+      const auto run = [&](bool shared)
+      {
+        auto first = FirstTwoBands(image), other = FirstTwoBands(image);
+        auto near = otbtest::LargestNearby::New(), near2 = otbtest::LargestNearby::New();
+        near->SetInput(first->GetOutput());
+        near2->SetInput(first->GetOutput());
+        auto two = otb::ConcatenateVectorImageFilter<ImageType, ImageType, ImageType>::New();
+        two->SetInput1(near->GetOutput());
+        two->SetInput2(near2->GetOutput());
+        Bench bench(direct ? first->GetOutput() : two->GetOutput());
+        AskedByOthers(bench);
+        auto* beside = (shared ? first : other)->GetOutput();
+        auto join = JoinType::New();
+        join->SetInput1(before ? beside : bench.filter->GetOutput());
+        join->SetInput2(before ? bench.filter->GetOutput() : beside);
+        std::vector<float> pixels;
+        join->UpdateOutputInformation();
+        for (const auto& region : {MakeRegion(0, 0, 150, 40), MakeRegion(0, 40, 150, 40), MakeRegion(0, 80, 150, 40), MakeRegion(20, 30, 40, 50)})
+        {
+          join->UpdateOutputInformation();
+          join->GetOutput()->SetRequestedRegion(region);
+          join->GetOutput()->Update();
+          const float* from = join->GetOutput()->GetBufferPointer();
+          pixels.insert(pixels.end(), from, from + region.GetNumberOfPixels() * 3);
+        }
+        return pixels;
+      };
+      EXPECT_EQ(run(true), run(false)) << direct << before;
+    }
+  }
+}
+
+TEST(PatchMapFilter, AnInputMayBeMadeFromAnother)
+{
+  auto image = MakeImage(150, 120, 3);
+  const auto run = [&](bool shared)
+  {
+    auto first = FirstTwoBands(image), other = FirstTwoBands(image);
+    auto near = otbtest::LargestNearby::New();
+    near->SetInput((shared ? first : other)->GetOutput());
+    Bench bench(first->GetOutput());
+    bench.filter->SetMask(near->GetOutput(), "mask");
+    return bench.Update(0, 0, 0, 150, 120);
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
+/** An engine whose pixels say how often engines were made. */
+class NumberEngine : public MapEngine
+{
+public:
+  NumberEngine(std::shared_ptr<PixelSource> pixels, int number) : m_Pixels(std::move(pixels)), m_Number(number) {}
+  void Produce(const Region& region, const std::vector<ResultPlane>& results, const Progress&) override
+  {
+    m_Pixels->Read(region);
+    for (const auto& plane : results)
+    {
+      for (std::int64_t y = 0; y < region.Height(); ++y)
+      {
+        for (std::int64_t x = 0; x < region.Width(); ++x)
+        {
+          plane.data[y * plane.strideY + x * plane.strideX] = static_cast<float>(m_Number);
+        }
+      }
+    }
+  }
+  const EngineStatistics& Statistics() const override { return m_Statistics; }
+
+private:
+  std::shared_ptr<PixelSource> m_Pixels;
+  int m_Number;
+  EngineStatistics m_Statistics;
+};
+
+TEST(SceneMapFilter, WhatASceneTaughtIsKeptUntilSomethingUpstreamChanges)
+{
+  auto image = MakeImage(150, 120, 3);
+  auto extract = FirstTwoBands(image);
+  auto filter = SceneMapFilter::New();
+  FilterType::Input input;
+  input.model.name = "x";
+  input.model.bands = {"a", "b"};
+  input.model.scaling.resize(2);
+  input.images = {extract->GetOutput()};
+  input.names = {"in1"};
+  filter->SetInputs({input});
+  filter->SetOperator(std::make_shared<Identity>());
+  int made = 0, steps = 0;
+  filter->SetEngineFactory([&](const SceneMapFilter::Scene& scene) { return std::make_unique<NumberEngine>(scene.pixels, ++made); });
+  filter->SetFirstStep([&] { ++steps; });
+  filter->UpdateOutputInformation();
+  EXPECT_EQ(made + steps, 0) << "nothing happens before a region is asked for";
+  const auto ask = [&](int x, int y)
+  {
+    filter->UpdateOutputInformation();
+    filter->GetOutput(0)->SetRequestedRegion(MakeRegion(x, y, 20, 10));
+    filter->GetOutput(0)->Update();
+    return static_cast<int>(filter->GetOutput(0)->GetBufferPointer()[0]);
+  };
+  EXPECT_EQ(ask(0, 0), 1);
+  EXPECT_EQ(ask(40, 20), 1);
+  EXPECT_EQ(ask(0, 0), 1);
+  extract->SetFirstChannel(2);
+  extract->SetLastChannel(3);
+  EXPECT_EQ(ask(40, 20), 2);
+  EXPECT_EQ(ask(0, 0), 2);
+  image->Modified();
+  EXPECT_EQ(ask(0, 0), 3);
+  EXPECT_EQ(steps, 1);
 }
 
 TEST(PatchMapFilter, ProgressIsThatOfTheWholeAndAbortStopsBetweenBatches)

@@ -7,6 +7,7 @@
 // The ITK filter of time series on images in memory: types, no-data, masks, geometry, regions, parts that are pulled, errors.
 #include "otbDLBoxPredictor.h"
 #include "otbDLError.h"
+#include "otbDLPipeline.h"
 #include "otbDLSeriesMapFilter.h"
 #include "otbDLSeriesScene.h"
 
@@ -398,7 +399,6 @@ TEST(SeriesMapFilter, StaticBandsAndTheirNoDataComeFromTheirImages)
 
 TEST(SeriesMapFilter, AStreamingFilterUpstreamIsAskedForPartsOnly)
 {
-  using ImageType = otb::VectorImage<float, 2>;
   using ExtractType = otb::MultiChannelExtractROI<float, float>;
   auto whole = MakeImage<float>(0, 3, 400, 300);
   auto extract = ExtractType::New();
@@ -413,10 +413,35 @@ TEST(SeriesMapFilter, AStreamingFilterUpstreamIsAskedForPartsOnly)
   Bench bench(Contract(3), {sensor});
   bench.settings.readBytes = 200000;
   bench.Prepare();
+  otbtest::MadeRegions made(extract);
   bench.Update(0, 0, 0, 400, 300);
-  const ImageType* seen = extract->GetOutput();
-  EXPECT_GT(seen->GetBufferedRegion().GetNumberOfPixels(), 0u);
-  EXPECT_LT(seen->GetBufferedRegion().GetNumberOfPixels(), 400u * 300u / 8);
+  EXPECT_EQ(made.Box(), whole->GetLargestPossibleRegion());
+  EXPECT_LT(made.Largest(), 400u * 300u / 8);
+}
+
+TEST(SeriesMapFilter, ASmallRegionAsksUpstreamForItselfAlone)
+{
+  using ExtractType = otb::MultiChannelExtractROI<float, float>;
+  auto whole = MakeImage<float>(0, 3, 400, 300);
+  auto extract = ExtractType::New();
+  extract->SetInput(whole);
+  extract->SetFirstChannel(1);
+  extract->SetLastChannel(2);
+  FilterType::Sensor sensor;
+  sensor.series.dates = Days({0});
+  sensor.series.bands = {"a", "b"};
+  sensor.rasters = {{extract->GetOutput(), "il"}};
+  sensor.layers = {{0, 0}, {0, 1}};
+  Bench bench(Contract(3), {sensor});
+  bench.settings.whole = false;
+  bench.Prepare();
+  otbtest::MadeRegions made(extract);
+  bench.Update(0, 120, 40, 30, 20);
+  itk::ImageRegion<2> grown;
+  grown.SetIndex({{119, 39}});
+  grown.SetSize({{32, 22}});
+  EXPECT_EQ(made.Box(), grown) << "a window of 3 looks one pixel beyond";
+  EXPECT_EQ(extract->GetOutput()->GetRequestedRegion(), grown);
 }
 
 TEST(SeriesMapFilter, RastersWithoutABandThatIsUsedAreNotRead)
