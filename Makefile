@@ -93,7 +93,8 @@ install: build
 	cmake --install build
 
 bench: build
-	@cmake --build build --target otbdlBareModel
+	@cmake --build build --target otbdlBareModel otbdlStartup
+	$(PYTHON) bench/startup.py --build build
 	$(PYTHON) bench/run.py --build build
 	$(PYTHON) bench/sits/run.py --build build
 

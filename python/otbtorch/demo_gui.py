@@ -145,8 +145,16 @@ class Screen:
             if found:
                 return found
             if time.monotonic() > end:
-                raise ScreenError("%s did not come within %g s" % (what, seconds))
+                raise ScreenError("%s did not come within %g s\n%s" % (what, seconds, self.state()))
             time.sleep(0.05)
+
+    def state(self):
+        """What is open, and how the programs are: for messages."""
+        seen = ["window %s" % self.do("getwindowname", w) for w in self.windows(".+")]
+        for program in self.programs:
+            status = program.poll()
+            seen.append("%s: %s\n%s" % (program.args[0], "running" if status is None else "ended with %d" % status, self.log(program)[-1000:]))
+        return "\n".join(seen)
 
     def appears(self, title, seconds):
         """Does a window of that title come in time?"""
