@@ -43,27 +43,24 @@ def processor(program):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def monteverdi(applications, rounds):
+def monteverdi(applications):
     """(seconds to its window, seconds and processor seconds until it rests, is LibTorch mapped?) with its browser of applications."""
     from otbtorch.demo_gui import Screen
 
-    rows = []
-    for _ in range(rounds):
-        with Screen() as screen:
-            start = time.monotonic()
-            program = screen.start("monteverdi", "-a", OTB_APPLICATION_PATH=applications)
-            screen.wait(lambda: screen.windows("^Monteverdi"), "Monteverdi")
-            window = time.monotonic() - start
-            # The browser is filled behind the window: at rest is a process that takes no time for a second.
-            used, since = processor(program), time.monotonic()
-            while time.monotonic() - since < 1:
-                time.sleep(0.02)
-                now = processor(program)
-                if now - used > 0.02:
-                    used, since = now, time.monotonic()
-            maps = pathlib.Path(f"/proc/{program.pid}/maps").read_text()
-            rows.append((window, since - start, used, "libtorch" in maps))
-    return tuple(statistics.median(column) for column in list(zip(*rows))[:3]) + (any(row[3] for row in rows),)
+    with Screen() as screen:
+        start = time.monotonic()
+        program = screen.start("monteverdi", "-a", OTB_APPLICATION_PATH=applications)
+        screen.wait(lambda: screen.windows("^Monteverdi"), "Monteverdi")
+        window = time.monotonic() - start
+        # The browser is filled behind the window: at rest is a process that takes no time for a second.
+        used, since = processor(program), time.monotonic()
+        while time.monotonic() - since < 1:
+            time.sleep(0.02)
+            now = processor(program)
+            if now - used > 0.02:
+                used, since = now, time.monotonic()
+        maps = pathlib.Path(f"/proc/{program.pid}/maps").read_text()
+    return window, since - start, used, "libtorch" in maps
 
 
 def main():
@@ -98,13 +95,20 @@ def main():
         return
     every = demo_gui.every_application()
     own = every.split(":", 1)[1]
-    rounds = max(3, args.rounds // 3)
     print("\n| Monteverdi with | window (s) | at rest, applications listed (s) | processor s | LibTorch |")
     print("|---|---|---|---|---|")
-    rows = [("OTB's applications", monteverdi(own, rounds)), ("these as well", monteverdi(every, rounds))]
-    for name, (window, rest, cpu, torch) in rows:
-        print(f"| {name} | {window:.2f} | {rest:.2f} | {cpu:.2f} | {'loaded' if torch else 'not loaded'} |")
-    print("| ratio | " + " | ".join(f"{rows[1][1][k] / rows[0][1][k]:.2f}" for k in range(3)) + " | |")
+    paths = {"OTB's applications": own, "these as well": every}
+    runs = {name: [] for name in paths}
+    for _ in range(max(3, args.rounds // 3)):
+        for name, path in paths.items():
+            runs[name].append(monteverdi(path))
+    rows = []
+    for name, taken in runs.items():
+        columns = list(zip(*taken))
+        rows.append([statistics.median(column) for column in columns[:3]])
+        window, rest, cpu = rows[-1]
+        print(f"| {name} | {window:.2f} | {rest:.2f} | {cpu:.2f} | {'loaded' if any(columns[3]) else 'not loaded'} |")
+    print("| ratio | " + " | ".join(f"{rows[1][k] / rows[0][k]:.2f}" for k in range(3)) + " | |")
 
 
 if __name__ == "__main__":

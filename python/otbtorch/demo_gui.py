@@ -57,8 +57,9 @@ class Screen:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
         read, write = os.pipe()
+        # Without -noreset it starts anew when the last client leaves, and may turn away one that comes just then.
         self.server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(write), "-screen", "0", "%dx%dx24" % self.size, "-nolisten", "tcp"],
+            ["Xvfb", "-noreset", "-displayfd", str(write), "-screen", "0", "%dx%dx24" % self.size, "-nolisten", "tcp"],
             pass_fds=[write],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
