@@ -104,7 +104,8 @@ package: deps
 	@ls -l build/package/*.deb
 
 bench: build
-	@cmake --build build --target otbdlBareModel
+	@cmake --build build --target otbdlBareModel otbdlStartup
+	$(PYTHON) bench/startup.py --build build
 	$(PYTHON) bench/run.py --build build
 	$(PYTHON) bench/sits/run.py --build build
 

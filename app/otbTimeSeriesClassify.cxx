@@ -103,6 +103,13 @@ private:
     AddDocTag("Multi-Temporal");
     SetDocLink("doc/TimeSeriesClassify.md");
 
+    // First of all: it decides what is needed.
+    AddModelParameters();
+    SetParameterDescription("model",
+                            "A network exported to TorchScript (.pt), with its contract inside or beside it; or a text file (.txt) that lists several, "
+                            "one per line: an ensemble");
+    AddModelInfo("time-series-classification", {"model", "bands", "dates", "classes", "patches", "licence"});
+
     AddParameter(ParameterType_InputImage, "in", "Stack of the first sensor");
     SetParameterDescription("in", "All dates in one image, date after date (as ImageClassifier's in). Either this or il");
     MandatoryOff("in");
@@ -113,11 +120,6 @@ private:
     AddChoice("datesfrom.file", "Dates files, whatever the names say");
     AddChoice("datesfrom.names", "Names of the images");
     MandatoryOff("datesfrom");
-    AddModelParameters();
-    SetParameterDescription("model",
-                            "A network exported to TorchScript (.pt), with its contract inside or beside it; or a text file (.txt) that lists several, "
-                            "one per line: an ensemble");
-    AddModelInfo("time-series-classification", {"model", "bands", "dates", "classes", "patches", "licence"});
 
     AddParameter(ParameterType_OutputImage, "out", "Label map");
     SetParameterDescription("out", "Labels of the contract (or of classes)");

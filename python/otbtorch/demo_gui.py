@@ -57,8 +57,9 @@ class Screen:
     def __enter__(self):
         self.folder = tempfile.TemporaryDirectory()
         read, write = os.pipe()
+        # Without -noreset it starts anew when the last client leaves, and may turn away one that comes just then.
         self.server = subprocess.Popen(
-            ["Xvfb", "-displayfd", str(write), "-screen", "0", "%dx%dx24" % self.size, "-nolisten", "tcp"],
+            ["Xvfb", "-noreset", "-displayfd", str(write), "-screen", "0", "%dx%dx24" % self.size, "-nolisten", "tcp"],
             pass_fds=[write],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
@@ -109,12 +110,21 @@ class Screen:
         return program
 
     def stop(self, program):
-        """Ends a program and what it started."""
+        """Ends a program and what it started, and waits until its windows are gone: the next ones may bear the same titles."""
+        mine = [w for w in self.windows(".+") if self.session(w) == program.pid]
         try:
             os.killpg(program.pid, signal.SIGKILL)
         except ProcessLookupError:
             pass
         program.wait()
+        self.wait(lambda: not set(mine) & set(self.windows(".+")), "the end of the windows", 10)
+
+    def session(self, window):
+        """Of the process that a window is of: the number of the program that was started."""
+        try:
+            return os.getsid(int(self.do("getwindowpid", window)))
+        except (ValueError, ProcessLookupError):
+            return None
 
     def log(self, program):
         return pathlib.Path(program.log_file).read_text(errors="replace")
@@ -136,8 +146,23 @@ class Screen:
             if found:
                 return found
             if time.monotonic() > end:
-                raise ScreenError("%s did not come within %g s" % (what, seconds))
+                raise ScreenError("%s did not come within %g s\n%s" % (what, seconds, self.state()))
             time.sleep(0.05)
+
+    def state(self):
+        """What is open, and how the programs are: for messages."""
+        seen = ["window %s" % self.do("getwindowname", w) for w in self.windows(".+")]
+        for program in self.programs:
+            status = program.poll()
+            seen.append("%s: %s\n%s" % (program.args[0], "running" if status is None else "ended with %d" % status, self.log(program)[-1000:]))
+        return "\n".join(seen)
+
+    def appears(self, title, seconds):
+        """Does a window of that title come in time?"""
+        try:
+            return bool(self.wait(lambda: self.windows(title), title, seconds))
+        except ScreenError:
+            return False
 
     def window(self, title, seconds=30):
         """The window of a title, once it is there and drawn."""
@@ -213,15 +238,22 @@ class Form:
 
     def load(self, path):
         """Application, Load from XML: the parameters of a run that -outxml saved."""
-        self.screen.do("windowfocus", self.window)
-        self.click(42, 11)
-        self.screen.key("Down", "Down", "Return")
+        for _ in range(3):
+            self.screen.do("windowfocus", self.window)
+            self.click(42, 11)
+            self.screen.key("Down", "Down", "Return")
+            if self.screen.appears("^Load from XML", 5):
+                break
+            self.screen.key("Escape")
         self.answer("^Load from XML", str(path))
         self.screen.do("windowfocus", self.window)
 
     def add_file(self, y, path):
         """Adds a file to the list whose + is at that height."""
-        self.click(self.shape()[0] - 69, y)
+        for _ in range(3):
+            self.click(self.shape()[0] - 69, y)
+            if self.screen.appears("^Select input filename", 5):
+                break
         self.answer("^Select input filename", str(path))
 
     def fill(self, y, text):

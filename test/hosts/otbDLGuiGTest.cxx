@@ -26,6 +26,7 @@
 #include <QPlainTextEdit>
 #include <QPushButton>
 #include <QStatusBar>
+#include <QTimer>
 
 #include <cstdlib>
 #include <filesystem>
@@ -526,6 +527,40 @@ TEST(GuiWindow, FailedRunsAreToldAndTheNextOneWorks)
   {
     EXPECT_EQ(entry.path().string().find(".part-"), std::string::npos) << entry.path();
   }
+}
+
+TEST(GuiWindow, CancelledRunLeavesNothingAndTheNextOneWorks)
+{
+  const std::string folder = Folder(), out = folder + "/out.tif";
+  Window window("SiameseCD");
+  window.Give("in1", {WriteImage(folder + "/one.tif", 4, 900)});
+  window.Give("in2", {WriteImage(folder + "/two.tif", 4, 900, 2)});
+  window.Type("TorchScript model", Made("unet.pt"));
+  window.Type("Change map", out);
+  QTimer poll;
+  bool cancelled = false;
+  QObject::connect(&poll, &QTimer::timeout,
+                   [&]
+                   {
+                     if (!cancelled && window.App()->GetProgressSource() && window.App()->GetProgressSource()->GetProgress() > .1)
+                     {
+                       cancelled = true;
+                       EXPECT_EQ(window.Button()->text().toStdString(), "Cancel");
+                       window.Button()->click();
+                     }
+                   });
+  poll.start(5);
+  window.Execute();
+  poll.stop();
+  EXPECT_TRUE(cancelled);
+  for (const auto& entry : fs::directory_iterator(folder))
+  {
+    EXPECT_THAT(entry.path().filename().string(), testing::AnyOf("one.tif", "two.tif"));
+  }
+  window.Give("in1", {WriteImage(folder + "/small1.tif", 4)});
+  window.Give("in2", {WriteImage(folder + "/small2.tif", 4, 70, 2)});
+  EXPECT_EQ(window.Execute(), "");
+  EXPECT_TRUE(fs::exists(out));
 }
 
 } // namespace
