@@ -698,6 +698,7 @@ def test_memory_is_shared(monkeypatch):
     monkeypatch.setattr(execute, "machine_memory", lambda: 8 << 30)
     assert execute.share_of_memory(1) == 2048 and execute.share_of_memory(4) == 1024
     assert execute.share_of_memory(100) == 256
+    assert execute.share_of_memory(2, 4 << 30) == 1024
 
 
 def test_pixels_are_compared_to_the_last_bit(tmp_path):

@@ -644,8 +644,7 @@ def window_jobs(request, side, workers, single):
     patches = patches_of(request)
     if how == "scene":
         notes.append(
-            f"{application.name} decides by the scores of the whole image: it runs as one job, with "
-            "all threads"
+            f"{application.name} decides by the scores of the whole image: it runs as one job"
         )
         windows = [(0, 0, width, height)]
     else:
