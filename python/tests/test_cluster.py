@@ -351,6 +351,22 @@ def test_patterns_become_the_files_they_mean(mapper, monkeypatch):
     assert not (mapper / "maps").exists(), "nothing is written"
 
 
+def test_tiles_of_stac_items_are_made(mapper):
+    items = []
+    for k, (tile, day) in enumerate([("x", 9), ("x", 2), ("y", 1)]):
+        write(mapper / f"i{k}.tif", noise(seed=k))
+        items.append(item(f"i{k}", day, tile, scene=f"i{k}.tif"))
+    (mapper / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    words = ("Mapper", "--stac", "items.json", "--out", "maps", "--workers", "0")
+    assert run(*words, *COPY)[0] == 0
+    for k in range(3):
+        assert (read(mapper / "maps" / f"i{k}" / "out.tif") == noise(seed=k)).all()
+    code, said = run(*words, "--stac-group", "tile", "--", "-in1", "{scene@-1}", "-out", "{id}_{tile@1}.tif")
+    assert code == 0, said
+    assert (read(mapper / "maps" / "x_x.tif") == noise(seed=0)).all(), "the last date"
+    assert (read(mapper / "maps" / "y_y.tif") == noise(seed=2)).all()
+
+
 def test_a_failure_is_told_and_others_go_on(mapper, monkeypatch):
     monkeypatch.setenv("EXTRA", 'case "$*" in *s1.tif*) echo "2026 (FATAL) Mapper: too small"; exit 1 ;; esac')
     words = tiles(mapper)

@@ -103,6 +103,17 @@ def assert_no_left_overs(folder):
         assert path.name != "windows", path
 
 
+def test_keys_that_are_known_to_name_files_are_those_of_the_applications():
+    from otbtorch.cluster.applications import TABLE, application
+
+    for name, files in TABLE.items():
+        found = application(name)
+        known = {*files.images, *files.read, *files.either, *files.grid, *files.written}
+        assert known <= found.keys, name
+        assert not known & found.images_written, name
+    assert application("SiameseCD").images_written == {"out", "proba", "sem1", "sem2", "conf"}
+
+
 # -------------------------------------------------------------------------------------------------
 # Processes
 
