@@ -8,8 +8,9 @@ scene (its mirror images side by side, 6 bands, uint8), through SiameseCD with d
 (kill -9) twice while it works; every worker has one thread. All pixels are compared with those of
 runs of the application by itself. The second invocation of each must compute nothing.
 
-Efficiency is the time of one worker / (2 x the time of two); it says nothing where other programs
-use the machine meanwhile, so the load is printed as well.
+Efficiency is the time of one worker / (2 x the time of two); it says little where other programs
+use the machine meanwhile, so the load is printed as well, and seconds of processor time, which say
+what the processes cost beside the application by itself.
 """
 
 import argparse
@@ -69,27 +70,33 @@ def equal(made, wanted):
     )
 
 
+def processor():
+    """Seconds of processor time of all processes that have ended."""
+    times = os.times()
+    return times.children_user + times.children_system
+
+
 class Bench:
     def __init__(self, build, work):
         self.bin, self.work = pathlib.Path(os.environ.get("OTBTORCH_BIN", build / "bin")), work
         self.environment = dict(os.environ, OTBTORCH_BIN=str(self.bin), PYTHONPATH=str(ROOT / "python"))
 
     def single(self, threads, in1, in2, folder):
-        """Seconds of one run of the application by itself."""
+        """(seconds, of the processor) of one run of the application by itself."""
         folder.mkdir(parents=True, exist_ok=True)
         words = ["-in1", in1, "-in2", in2, "-model", MODEL, "-out", folder / "out.tif", "-proba", folder / "proba.tif"]
-        start = time.monotonic()
+        start, used = time.monotonic(), processor()
         subprocess.run(
             [str(self.bin / "otbcli_SiameseCD")] + [str(w) for w in words] + ["-ram", "2048"],
             env=dict(self.environment, ITK_GLOBAL_DEFAULT_NUMBER_OF_THREADS=str(threads), OMP_NUM_THREADS=str(threads)),
             stdout=subprocess.DEVNULL,
             check=True,
         )
-        return time.monotonic() - start
+        return np.array([time.monotonic() - start, processor() - used])
 
     def run(self, *words, kills=0):
-        """``(seconds, what it printed)`` of otbtorch-run; fails unless it ends well."""
-        start = time.monotonic()
+        """``((seconds, of the processor), what it printed)`` of otbtorch-run; fails unless it ends well."""
+        start, used = time.monotonic(), processor()
         with subprocess.Popen(
             [sys.executable, "-m", "otbtorch", "run", "SiameseCD"] + [str(w) for w in words],
             cwd=self.work,
@@ -104,7 +111,7 @@ class Bench:
             said = process.communicate()[0]
         if process.returncode:
             raise SystemExit(said)
-        return time.monotonic() - start, said
+        return (time.monotonic() - start, processor() - used), said
 
     @staticmethod
     def busy(process):
@@ -135,8 +142,8 @@ class Bench:
             again, said = self.run(*given)
             idle = "0 to do" in said or "nothing to do" in said
             print(
-                f"{name}, {label}: {seconds[label]:.1f} s, pixels {'equal' if same else 'DIFFER'}, "
-                f"{len(left)} left-overs, second invocation {again:.1f} s, "
+                f"{name}, {label}: {seconds[label][0]:.1f} s ({seconds[label][1]:.0f} of the processor), pixels {'equal' if same else 'DIFFER'}, "
+                f"{len(left)} left-overs, second invocation {again[0]:.1f} s, "
                 + ("computes nothing" if idle else "COMPUTES"),
                 flush=True,
             )
@@ -144,8 +151,9 @@ class Bench:
             if not same or left or not idle:
                 raise SystemExit(1)
         print(
-            f"{name}: one run by itself, 1 thread: {single:.1f} s; efficiency 1 worker / (2 x 2 workers) = "
-            f"{seconds['1 worker'] / 2 / seconds['2 workers']:.2f}; load of the machine {os.getloadavg()[0]:.1f} "
+            f"{name}: the application by itself, 1 thread: {single[0]:.1f} s ({single[1]:.0f} of the processor); "
+            f"efficiency 1 worker / (2 x 2 workers) = "
+            f"{seconds['1 worker'][0] / 2 / seconds['2 workers'][0]:.2f}; load of the machine {os.getloadavg()[0]:.1f} "
             f"of {os.cpu_count()} cores",
             flush=True,
         )
@@ -168,7 +176,7 @@ def main():
         demo_scene.main(["--date1", str(first), "--out", str(work)])
         outputs = ("--", "-model", MODEL, "-out", "{out}", "-proba", "{out}")
 
-        lines, pairs, single = ["id,before,after"], [], 0.0
+        lines, pairs, single = ["id,before,after"], [], np.zeros(2)
         for k in range(12):
             files = [work / f"t{k}_{d}.tif" for d in (1, 2)]
             for file, source in zip(files, (first, work / "date2.tif")):

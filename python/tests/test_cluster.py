@@ -351,6 +351,22 @@ def test_patterns_become_the_files_they_mean(mapper, monkeypatch):
     assert not (mapper / "maps").exists(), "nothing is written"
 
 
+def test_tiles_of_stac_items_are_made(mapper):
+    items = []
+    for k, (tile, day) in enumerate([("x", 9), ("x", 2), ("y", 1)]):
+        write(mapper / f"i{k}.tif", noise(seed=k))
+        items.append(item(f"i{k}", day, tile, scene=f"i{k}.tif"))
+    (mapper / "items.json").write_text(json.dumps({"type": "FeatureCollection", "features": items}))
+    words = ("Mapper", "--stac", "items.json", "--out", "maps", "--workers", "0")
+    assert run(*words, *COPY)[0] == 0
+    for k in range(3):
+        assert (read(mapper / "maps" / f"i{k}" / "out.tif") == noise(seed=k)).all()
+    code, said = run(*words, "--stac-group", "tile", "--", "-in1", "{scene@-1}", "-out", "{id}_{tile@1}.tif")
+    assert code == 0, said
+    assert (read(mapper / "maps" / "x_x.tif") == noise(seed=0)).all(), "the last date"
+    assert (read(mapper / "maps" / "y_y.tif") == noise(seed=2)).all()
+
+
 def test_a_failure_is_told_and_others_go_on(mapper, monkeypatch):
     monkeypatch.setenv("EXTRA", 'case "$*" in *s1.tif*) echo "2026 (FATAL) Mapper: too small"; exit 1 ;; esac')
     words = tiles(mapper)
@@ -465,6 +481,15 @@ def test_windows_cover_each_pixel_once(step, overlap, side):
         assert more == 0
 
 
+def test_too_many_windows_are_refused():
+    with pytest.raises(ClusterError, match="100000000 windows of 1 x 1 pixels; choose larger ones"):
+        jobs.cut(10000, 10000, (1, 1), None)
+    for text in ("0", "12x", "1x2x3", "-5", "big"):
+        with pytest.raises(ClusterError, match="expected 2048, 4096x2048 or auto"):
+            jobs.parse_side(text)
+    assert jobs.parse_side("300x20") == (300, 20) and jobs.parse_side("auto") is None
+
+
 def test_the_grid_of_patches_follows_the_contract(tmp_path):
     model = testing.valid_models()["unet.pt"] if "unet.pt" in testing.valid_models() else None
     assert model is not None
@@ -525,7 +550,7 @@ def test_one_map_of_windows_has_their_pixels_and_all_they_say(tmp_path, format, 
         dressed(path, whole[..., y : y + h, x : x + w], x, y, case == "classes", nodata=nodata, kind="int8" if case == "signed" else None)
         parts.append((str(path), (x, y, w, h)))
     like = gdal.Open(parts[0][0])
-    grid = {"width": width, "height": height, "transform": like.GetGeoTransform(), "projection": like.GetProjection()}
+    grid = {"width": width, "height": height, "transform": like.GetGeoTransform()}
     target = tmp_path / "map.tif"
     (tmp_path / "map.tif.aux.xml").write_text("<PAMDataset/>")  # of an older map
     if case == "signed" and format == "cog":
@@ -558,7 +583,7 @@ def test_windows_that_do_not_fit_make_no_map(tmp_path):
     array = noise(20, 10)
     write(tmp_path / "a.tif", array)
     write(tmp_path / "b.tif", array, x=500000.0 + 10 * 20 + 4)
-    grid = {"width": 40, "height": 10, "transform": (500000.0, 10.0, 0.0, 4800000.0, 0.0, -10.0), "projection": ""}
+    grid = {"width": 40, "height": 10, "transform": (500000.0, 10.0, 0.0, 4800000.0, 0.0, -10.0)}
     parts = [(str(tmp_path / "a.tif"), (0, 0, 20, 10)), (str(tmp_path / "b.tif"), (20, 0, 20, 10))]
     with pytest.raises(assemble.MapError, match="does not lie where its window is"):
         assemble.join_windows(parts, grid, tmp_path / "m.tif", "tiff", {})
@@ -574,7 +599,7 @@ def test_a_map_without_a_georeference_is_joined_as_well(tmp_path):
     for k in range(2):
         write(tmp_path / f"{k}.tif", array[:, 20 * k : 20 * k + 20], epsg=None)
         parts.append((str(tmp_path / f"{k}.tif"), (20 * k, 0, 20, 10)))
-    grid = {"width": 40, "height": 10, "transform": None, "projection": ""}
+    grid = {"width": 40, "height": 10, "transform": None}
     assemble.join_windows(parts, grid, tmp_path / "m.tif", "tiff", {})
     assert (read(tmp_path / "m.tif") == array).all()
     assert gdal.Open(str(tmp_path / "m.tif")).GetGeoTransform(can_return_null=True) is None
@@ -698,6 +723,7 @@ def test_memory_is_shared(monkeypatch):
     monkeypatch.setattr(execute, "machine_memory", lambda: 8 << 30)
     assert execute.share_of_memory(1) == 2048 and execute.share_of_memory(4) == 1024
     assert execute.share_of_memory(100) == 256
+    assert execute.share_of_memory(2, 4 << 30) == 1024
 
 
 def test_pixels_are_compared_to_the_last_bit(tmp_path):

@@ -34,22 +34,23 @@ def machine_memory():
     return found
 
 
-def share_of_memory(together):
-    """Megabytes for -ram where ``together`` applications run side by side.
+def share_of_memory(together, memory=None):
+    """Megabytes for -ram where ``together`` applications share so many bytes, or the machine's.
 
-    Half of the machine's memory: GDAL, LibTorch and weights come on top. More than 2 GB make
-    nothing faster.
+    Half of them: GDAL, LibTorch and weights come on top. More than 2 GB make nothing faster.
     """
-    return int(min(2048, max(256, machine_memory() / 2 / max(1, together) / MEGABYTE)))
+    share = (memory or machine_memory()) / 2 / max(1, together) / MEGABYTE
+    return int(min(2048, max(256, share)))
 
 
-def run_job(job, threads, together=1, run=None):
+def run_job(job, threads, together=1, run=None, memory=None):
     """Runs a job unless it is finished. Returns what became of it; raises nothing that a job can cause.
 
     :param threads: of the application
-    :param together: applications that run side by side on this machine (for -ram)
+    :param together: applications that run side by side (for -ram)
     :param run: name of the invocation that wants it, see :func:`begin`; a job that was left behind
         by an earlier one writes nothing any more
+    :param memory: bytes that they share; None: the machine's
     :returns: ``{id, state: done|skipped|failed|superseded, reason, seconds, pixels, host,
         killed}``; ``reason`` is the application's own, ``killed`` says that a signal ended it
     """
@@ -67,7 +68,7 @@ def run_job(job, threads, together=1, run=None):
             return end("skipped")
         remove_parts(state, job["id"])
         part.mkdir(parents=True)
-        log = _run_application(job, threads, together, part)
+        log = _run_application(job, threads, share_of_memory(together, memory), part)
         files, result["pixels"] = _check(job, part)
         if not is_current(state, run):
             return end("superseded", "another invocation has begun since")
@@ -88,11 +89,11 @@ def run_job(job, threads, together=1, run=None):
         shutil.rmtree(part, ignore_errors=True)
 
 
-def _run_application(job, threads, together, part):
+def _run_application(job, threads, ram, part):
     """Runs it into the folder of the attempt. Returns its log."""
     words = dict((key, values) for key, values in job["words"])
     if "ram" not in words and "ram" in application(job["application"]).keys:
-        words["ram"] = share_of_memory(together)
+        words["ram"] = ram
     box = "" if job["window"] is None else "&box=" + ":".join(map(str, job["window"]))
     for output in job["outputs"]:
         path = part / output["name"]

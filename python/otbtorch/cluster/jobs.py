@@ -24,7 +24,7 @@ import os
 import pathlib
 import re
 
-from osgeo import gdal, osr
+from osgeo import gdal
 
 from .. import __version__
 from .. import contract as contracts
@@ -36,6 +36,8 @@ _KEY = re.compile(r"-[A-Za-z]")
 _SAFE = re.compile(r"[A-Za-z0-9_.=+-]+$")
 # A pixel this many times as large is that of a coarser band (app/otbDLPair.cxx).
 COARSER = 1.25
+# Each is a process, a record and some files.
+MOST_WINDOWS = 50000
 
 
 # -------------------------------------------------------------------------------------------------
@@ -264,7 +266,7 @@ def tile_jobs(request, tiles, where):
                 )
         jobs.append(request.job(name, words, outputs))
     if not jobs[0]["outputs"]:
-        raise ClusterError(f"nothing is written: -out {{out}} is missing after --, for example")
+        raise ClusterError("nothing is written: -out {out} is missing after --, for example")
     check_inputs(jobs, application)
     return jobs
 
@@ -488,7 +490,7 @@ def write_whole(path, text):
 
 
 def grid_of(request):
-    """``(width, height, geotransform, projection)`` of the maps: those of the images they lie on."""
+    """``(width, height, geotransform)`` of the maps: those of the image that they lie on."""
     application = request.application
     for key in application.files.grid:
         for name, values in request.words:
@@ -505,7 +507,6 @@ def grid_of(request):
                     chosen.RasterXSize,
                     chosen.RasterYSize,
                     chosen.GetGeoTransform(can_return_null=True),
-                    chosen.GetProjection(),
                 )
     raise ClusterError(
         "--windows: the image is missing: " + " or ".join(f"-{k}" for k in application.files.grid)
@@ -586,6 +587,9 @@ def cut(width, height, side, patches):
     """Windows ``(x, y, w, h)`` row by row. Sides are brought to whole patches, at least one."""
     step = patches.step if patches else 1
     w, h = (max(step, round(s / step) * step) for s in side)
+    count = -(-width // w) * -(-height // h)
+    if count > MOST_WINDOWS:
+        raise ClusterError(f"--windows: {count} windows of {w} x {h} pixels; choose larger ones")
     return [
         (x, y, min(w, width - x), min(h, height - y))
         for y in range(0, height, h)
@@ -640,12 +644,11 @@ def window_jobs(request, side, workers, single):
     if len(set(names)) < len(names):
         raise ClusterError("--windows: two outputs have one name: " + ", ".join(names))
     check_inputs([request.job("whole", words, [])], application)
-    width, height, transform, projection = grid_of(request)
+    width, height, transform = grid_of(request)
     patches = patches_of(request)
     if how == "scene":
         notes.append(
-            f"{application.name} decides by the scores of the whole image: it runs as one job, with "
-            "all threads"
+            f"{application.name} decides by the scores of the whole image: it runs as one job"
         )
         windows = [(0, 0, width, height)]
     else:
@@ -685,7 +688,7 @@ def window_jobs(request, side, workers, single):
         jobs.append(
             request.job(name, mine, outputs, [x, y, w, h], request.state / "windows", "tiff")
         )
-    grid = {"width": width, "height": height, "transform": transform, "projection": projection}
+    grid = {"width": width, "height": height, "transform": transform}
     return jobs, {"finals": finals, "grid": grid}, notes
 
 

@@ -180,9 +180,14 @@ def local(workers, gpus, retries):
             "dashboard_address": "127.0.0.1:0",
         },
     }
-    # As many workers may die under one job, by no fault of its own.
-    allowed = {"distributed.scheduler.allowed-failures": max(3, retries)}
-    with scratch, dask.config.set(allowed), distributed.SpecCluster(
+    settings = {
+        # As many workers may die under one job, by no fault of its own.
+        "distributed.scheduler.allowed-failures": max(3, retries),
+        # Threads and allocator of the applications are not dask's to set.
+        "distributed.nanny.pre-spawn-environ": {},
+        "distributed.nanny.environ": {},
+    }
+    with scratch, dask.config.set(settings), distributed.SpecCluster(
         workers=specification, scheduler=scheduler, silence_logs=logging.CRITICAL
     ) as cluster, distributed.Client(cluster, set_as_default=False) as client:
         yield client
@@ -260,17 +265,20 @@ def _workers(client):
     return client.scheduler_info()["workers"]
 
 
-def together_on_a_machine(client):
-    """The most jobs that run side by side on one machine."""
-    slots = {}
-    for worker in _workers(client).values():
-        slots[worker["host"]] = slots.get(worker["host"], 0) + worker["nthreads"]
-    return max(slots.values(), default=1)
+def run_on_worker(job, threads, together, run):
+    """Runs on a worker: :func:`run_job`, with this worker's share of memory."""
+    import distributed
+
+    worker = distributed.get_worker()
+    memory = worker.memory_manager.memory_limit or None
+    return run_job(job, threads, together or worker.state.nthreads, run, memory)
 
 
 def run_on(client, jobs, threads, retries, run, progress, together=None, gpu=False):
-    """Runs jobs on a client's workers. Returns ``{id: result}``."""
-    together = together or together_on_a_machine(client)
+    """Runs jobs on a client's workers. Returns ``{id: result}``.
+
+    :param together: jobs that share a machine's memory; None: those that share a worker's
+    """
     attempts, ended, futures = Attempts(retries, progress), queue.SimpleQueue(), {}
     by_name = {job["id"]: job for job in jobs}
     resources = {"resources": {"GPU": 1}} if gpu else {}
@@ -278,7 +286,7 @@ def run_on(client, jobs, threads, retries, run, progress, together=None, gpu=Fal
     def submit(job, attempt):
         key = f"{job['id']}-{run[:8]}-{attempt}"
         future = client.submit(
-            run_job, job, threads, together, run, key=key, pure=False, **resources
+            run_on_worker, job, threads, together, run, key=key, pure=False, **resources
         )
         futures[key] = (job["id"], attempt, future)
         future.add_done_callback(lambda f: ended.put(f.key))
