@@ -126,6 +126,12 @@ private:
         }
         else if (filters.insert(source.GetPointer()).second)
         {
+          // All that a filter makes is made again with one of its outputs.
+          for (const auto& output : source->GetOutputs())
+          {
+            const auto siblings = ImagesOf(output);
+            images.insert(siblings.begin(), siblings.end());
+          }
           this->Walk(source, false);
         }
       }

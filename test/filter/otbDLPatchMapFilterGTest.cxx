@@ -293,6 +293,38 @@ TEST(PatchMapFilter, AnImageUpstreamServesOthersAsWell)
   }
 }
 
+TEST(PatchMapFilter, OneOutputServesAnotherFilterAndTheOtherOneOthers)
+{
+  // image -> [first] -> output 1 -> [second] -> both, and output 0 -> both.
+  auto image = MakeImage(150, 120, 2);
+  using JoinType = otb::ConcatenateVectorImageFilter<ImageType, ImageType, ImageType>;
+  const auto run = [&](bool shared)
+  {
+    Bench first(image), other(image);
+    AskedByOthers(first);
+    AskedByOthers(other);
+    auto two = JoinType::New();
+    two->SetInput1(first.filter->GetOutput(1));
+    two->SetInput2(first.filter->GetOutput(1));
+    Bench second(two->GetOutput());
+    AskedByOthers(second);
+    auto join = JoinType::New();
+    join->SetInput1((shared ? first : other).filter->GetOutput(0));
+    join->SetInput2(second.filter->GetOutput(0));
+    std::vector<float> pixels;
+    for (const auto& region : {MakeRegion(0, 0, 150, 60), MakeRegion(0, 60, 150, 60), MakeRegion(20, 30, 40, 50)})
+    {
+      join->UpdateOutputInformation();
+      join->GetOutput()->SetRequestedRegion(region);
+      join->GetOutput()->Update();
+      const float* from = join->GetOutput()->GetBufferPointer();
+      pixels.insert(pixels.end(), from, from + region.GetNumberOfPixels() * 2);
+    }
+    return pixels;
+  };
+  EXPECT_EQ(run(true), run(false));
+}
+
 TEST(PatchMapFilter, AnInputMayBeMadeFromAnother)
 {
   auto image = MakeImage(150, 120, 3);
