@@ -81,13 +81,13 @@ screenshot: hosts demo
 
 # The whole module first, then core once more by itself: no OTB, ITK, GDAL or torch.
 test: hosts build
-	ctest --test-dir build --output-on-failure --no-tests=error
+	ctest --test-dir build --parallel $(JOBS) --output-on-failure --no-tests=error
 	@$(MAKE) --no-print-directory core-test
 
 core-test:
 	@cmake --preset core
 	@cmake --build build-core --parallel $(JOBS)
-	ctest --test-dir build-core --output-on-failure --no-tests=error -L core
+	ctest --test-dir build-core --parallel $(JOBS) --output-on-failure --no-tests=error -L core
 	@! grep -E '^(Torch|OTB|ITK|GDAL)_DIR:' build-core/CMakeCache.txt
 
 # Anywhere, without being root: make install PREFIX=$$HOME/otbtorch; then . $$HOME/otbtorch/bin/otbtorch-env.sh
