@@ -1052,6 +1052,7 @@ private:
     {
       throw dl::Error(dl::Complaint("out", "no output", "one at least: out, confmap, probamap, features, entropy, margin, mutual or nvalid", ""));
     }
+    DLApplication::AfterExecuteAndWriteOutputs();
   }
 
   dl::Legend LegendOf(const std::string& key) const override

@@ -481,6 +481,14 @@ def test_windows_cover_each_pixel_once(step, overlap, side):
         assert more == 0
 
 
+def test_windows_are_even():
+    patches = jobs.Patches(144, False, False)
+    windows = jobs.cut(4096, 8192, (2048, 2048), patches)
+    assert {w for _, _, w, _ in windows} == {2160, 1936} and {h for _, _, _, h in windows} == {2160, 1712}
+    assert len(windows) == 8
+    assert jobs.cut(100, 60, (1000, 59), None) == [(0, 0, 100, 60)]
+
+
 def test_too_many_windows_are_refused():
     with pytest.raises(ClusterError, match="100000000 windows of 1 x 1 pixels; choose larger ones"):
         jobs.cut(10000, 10000, (1, 1), None)

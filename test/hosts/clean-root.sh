@@ -25,19 +25,20 @@ fi
 mount -t proc proc "$root/proc"
 mount --bind /dev "$root/dev"
 mount -t tmpfs tmpfs "$root/dev/shm" 2>/dev/null || true
+mkdir -p "$root/tmp/home"
 rm -rf "$root/etc/apt/sources.list" "$root/etc/apt/sources.list.d" "$root/etc/apt/apt.conf.d"
 cp -rL /etc/apt/sources.list.d /etc/apt/apt.conf.d "$root/etc/apt/"
 [ -e /etc/apt/sources.list ] && cp /etc/apt/sources.list "$root/etc/apt/"
 cp -L /etc/resolv.conf "$root/etc/resolv.conf"
 cp -L /etc/hosts "$root/etc/hosts"
-cp "$package" "$root/root/otbtorch.deb"
+cp "$package" "$root/var/otbtorch.deb"
 
 inside() { # a clean environment, as after a login
-  chroot "$root" /usr/bin/env -i HOME=/root PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
+  chroot "$root" /usr/bin/env -i HOME=/tmp/home PATH=/usr/sbin:/usr/bin:/sbin:/bin LANG=C.UTF-8 DEBIAN_FRONTEND=noninteractive "$@"
 }
 
 files() { # all but what any installation or run writes: databases, logs, caches, homes
-  inside find / -xdev \( -path /proc -o -path /dev -o -path /sys -o -path /tmp -o -path /root -o -path /run -o -path /var/lib/dpkg \
+  inside find / -xdev \( -path /proc -o -path /dev -o -path /sys -o -path /tmp -o -path /var/otbtorch.deb -o -path /run -o -path /var/lib/dpkg \
     -o -path /var/lib/apt -o -path /var/log -o -path /var/cache -o -path /etc/ld.so.cache -o -path /checkout -o -name __pycache__ -not -path '*otbtorch*' \) \
     -prune -o -printf '%p %y\n' | sort
 }
@@ -52,7 +53,7 @@ inside apt-get remove -y -qq otbtorch >> "$out/apt.log" 2>&1 || true
 files > "$out/files-before.txt"
 inside md5sum /usr/share/otb/description/algs.txt > "$out/algs-before.txt"
 
-inside apt-get install -y -qq /root/otbtorch.deb >> "$out/apt.log" 2>&1
+inside apt-get install -y -qq /var/otbtorch.deb >> "$out/apt.log" 2>&1
 files > "$out/files-installed.txt"
 inside sh -c 'otbcli_SiameseCD -help' > "$out/help.txt" 2>&1 || true
 grep -q "This is the SiameseCD application" "$out/help.txt"

@@ -584,9 +584,14 @@ def parse_side(text):
 
 
 def cut(width, height, side, patches):
-    """Windows ``(x, y, w, h)`` row by row. Sides are brought to whole patches, at least one."""
+    """Windows ``(x, y, w, h)`` row by row, as even as whole patches allow: no slivers at the end."""
     step = patches.step if patches else 1
-    w, h = (max(step, round(s / step) * step) for s in side)
+
+    def length(total, wanted):
+        parts = max(1, round(total / wanted))
+        return -(-(-(-total // step)) // parts) * step
+
+    w, h = length(width, side[0]), length(height, side[1])
     count = -(-width // w) * -(-height // h)
     if count > MOST_WINDOWS:
         raise ClusterError(f"--windows: {count} windows of {w} x {h} pixels; choose larger ones")
