@@ -73,6 +73,9 @@ protected:
   /** Adds device, precision, batch, blend, legend, ram. */
   void AddRunParameters();
 
+  /** Notes that the run ended well; an override calls it last. */
+  void AfterExecuteAndWriteOutputs() override;
+
   /** Notes the file of an input that is not an image list: no output may take its name. */
   void NoteInput(const std::string& key);
 
@@ -211,7 +214,6 @@ private:
   };
 
   void DoFreeRessources() override;
-  void AfterExecuteAndWriteOutputs() override;
   void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid);
   void CheckRadiometry(const std::vector<otb::dl::PatchMapFilter::Input>& inputs) const;
   void MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs);

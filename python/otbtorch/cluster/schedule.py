@@ -291,9 +291,9 @@ def run_on(client, jobs, threads, retries, run, progress, together=None, gpu=Fal
         futures[key] = (job["id"], attempt, future)
         future.add_done_callback(lambda f: ended.put(f.key))
 
+    known, said = set(_workers(client)), None
     for job in jobs:
         submit(job, 1)
-    said = known = None
     try:
         while futures:
             try:
@@ -305,7 +305,7 @@ def run_on(client, jobs, threads, retries, run, progress, together=None, gpu=Fal
                 if attempts.take(_result(name, future)):
                     submit(by_name[name], attempt + 1)
             workers = _workers(client)
-            if known is not None and known - set(workers):
+            if known - set(workers):
                 progress.say(
                     f"{len(known - set(workers))} worker(s) lost; what they did is done again by others"
                 )
