@@ -38,7 +38,7 @@ inside() { # a clean environment, as after a login
 }
 
 files() { # all but what any installation or run writes: databases, logs, caches, homes
-  inside find / -xdev \( -path /proc -o -path /dev -o -path /sys -o -path /tmp -o -path /var/otbtorch.deb -o -path /run -o -path /var/lib/dpkg \
+  inside find / -xdev \( -path /proc -o -path /dev -o -path /sys -o -path /tmp -o -path /root -o -path /var/otbtorch.deb -o -path /run -o -path /var/lib/dpkg \
     -o -path /var/lib/apt -o -path /var/log -o -path /var/cache -o -path /etc/ld.so.cache -o -path /checkout -o -name __pycache__ -not -path '*otbtorch*' \) \
     -prune -o -printf '%p %y\n' | sort
 }
@@ -65,9 +65,26 @@ rm -rf "$root/checkout"
 mkdir -p "$root/checkout"
 cp -r "$here/test" "$here/data" "$root/checkout/"
 status=0
-inside /usr/bin/env OTBTORCH_BIN=/usr/bin OTBTORCH_SCREENSHOTS=/checkout/screenshots LC_ALL=C.UTF-8 \
+inside /usr/bin/env OTBTORCH_BIN=/usr/bin LC_ALL=C.UTF-8 \
   /usr/bin/python3 -m pytest -q -rs -p no:cacheprovider /checkout/test/hosts 2>&1 | tee "$out/tests.txt" || status=1
-cp "$root"/checkout/screenshots/*.png "$out/" 2>/dev/null || true
+
+# The demonstration pair in each host, from what is installed alone, with pictures.
+demo=/checkout/demo
+share=/usr/share/otbtorch
+inside /usr/bin/python3 -m otbtorch.recipes.demo_scene --date1 $share/scene/date1.tif --out $demo > "$out/demo.txt" 2>&1
+inside otbcli_SiameseCD -in1 $share/scene/date1.tif -in2 $demo/date2.tif -model $share/models/demo-l7.pt -out $demo/otbcli.tif >> "$out/demo.txt" 2>&1
+inside otbtorch qgis-folder --profile default >> "$out/demo.txt" 2>&1
+inside /usr/bin/env QT_QPA_PLATFORM=offscreen XDG_RUNTIME_DIR=/tmp/home /usr/bin/qgis_process.bin run otb:SiameseCD -- in1=$share/scene/date1.tif in2=$demo/date2.tif \
+  model=$share/models/demo-l7.pt out=$demo/change.tif proba=$demo/probability.tif objects=$demo/objects.gpkg >> "$out/demo.txt" 2>&1
+inside /usr/bin/python3 -c "
+from osgeo import gdal
+a, b = (gdal.Open('$demo/' + name).ReadAsArray() for name in ('otbcli.tif', 'change.tif'))
+assert (a == b).all() and (a == 1).sum() > 1000, 'QGIS and otbcli differ'"
+inside /usr/bin/python3 -m otbtorch.demo_qgis --image $demo/date2.tif --map $demo/change.tif --probability $demo/probability.tif --objects $demo/objects.gpkg \
+  --out $demo/qgis.png >> "$out/demo.txt" 2>&1
+inside /usr/bin/python3 -m otbtorch.demo_gui --date1 $share/scene/date1.tif --date2 $demo/date2.tif --model $share/models/demo-l7.pt \
+  --otbgui $demo/otbgui.png --monteverdi $demo/monteverdi.png >> "$out/demo.txt" 2>&1
+cp "$root"$demo/*.png "$out/"
 
 inside apt-get remove -y -qq otbtorch >> "$out/apt.log" 2>&1
 files > "$out/files-after.txt"
