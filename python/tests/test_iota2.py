@@ -62,6 +62,8 @@ def test_another_stack_says_its_bands_and_masks_itself():
         ({"execution": "slurm"}, "execution: found .*expected local or cluster"),
         ({"keep": 1}, "keep: found 1; expected true or false"),
         ({"options": {"out": "x"}}, 'options: found "out"; expected options that the step does not set itself'),
+        ({"options": {"static": 3}}, "options.static: found 3; expected a list of words"),
+        ({"options": {"static": ["{region}.tif"]}}, "options.static: found .*expected no other fields than {tile}"),
         ({"options": {"classes": ["1:2+3"]}}, "labels: found nothing; expected the labels of the map"),
         ({"embedding": {}}, "embedding.model: found null; expected the name of a file"),
         ({"objects": {"segmentation": "s.gpkg"}}, "embedding: found nothing; expected the model"),
@@ -261,3 +263,44 @@ def test_the_command_finds_models_and_masks_by_name(tmp_path):
     (tmp_path / "model" / "model_1_seed_1.pt").touch()
     with pytest.raises(Iota2Error, match="model_2f1_seed_1.pt"):
         __main__.discover(tmp_path, p)
+
+
+def test_a_pattern_may_leave_model_and_seed_out(tmp_path):
+    masks = tmp_path / "classif" / "MASK"
+    masks.mkdir(parents=True)
+    (tmp_path / "model").mkdir()
+    for name in ("national.pt", "seed_0.pt", "seed_1.pt", "model_1.pt", "model_2.pt"):
+        (tmp_path / "model" / name).touch()
+    with pytest.raises(Iota2Error, match="mask: found none in classif/MASK"):
+        __main__.discover(tmp_path, parameters.check({"model": "model/national.pt"}))
+    for name in ("MASK_region_1_A.tif", "MASK_region_2_A.tif", "MASK_region_2_B.tif"):
+        (masks / name).touch()
+    regions = {"1": ("A",), "2": ("A", "B")}
+    for pattern, runs in (("national.pt", 1), ("seed_{seed}.pt", 2), ("model_{model}.pt", 1)):
+        assert __main__.discover(tmp_path, parameters.check({"model": f"model/{pattern}"})) == (regions, runs)
+    for model in regions:
+        (tmp_path / "model" / model).mkdir()
+        (tmp_path / "model" / model / f"{model}_0.pt").touch()
+    assert __main__.discover(tmp_path, parameters.check({"model": "model/{model}/{model}_{seed}.pt"})) == (regions, 1)
+    with pytest.raises(Iota2Error, match="model: found nothing at .*nowhere.pt"):
+        __main__.discover(tmp_path, parameters.check({"model": "nowhere.pt"}))
+
+
+def test_files_of_a_model(tmp_path):
+    for name in ("a.pt", "b.pt", "a.mlm.json", "b.pt.mlm.json", "other.mlm.json"):
+        (tmp_path / name).touch()
+    (tmp_path / "list.txt").write_text("a.pt  # first\nb.pt\n")
+    assert {p.name for p in classify.model_files(tmp_path / "list.txt")} == {"list.txt", "a.pt", "b.pt", "a.mlm.json", "b.pt.mlm.json"}
+    assert [p.name for p in classify.model_files(tmp_path / "a.pt")] == ["a.pt", "a.mlm.json"]
+    assert classify.model_files(tmp_path / "nowhere.txt") == [tmp_path / "nowhere.txt"]
+
+
+def test_static_images_lie_in_the_folder_of_the_run(tmp_path):
+    (tmp_path / "dem_T1.tif").touch()
+    one = parameters.check({"options": {"static": "dem_{tile}.tif?&skipcarto=true", "batch": 8}})
+    assert classify.options_of(tmp_path, "T1", one) == {"static": f"{tmp_path}/dem_T1.tif?&skipcarto=true", "batch": 8}
+    names = ["dem_{tile}.tif", f"{tmp_path}/dem_T1.tif", 'NETCDF:"a.nc":b', "/vsizip/a.zip/b.tif"]
+    found = classify.options_of(tmp_path, "T1", parameters.check({"options": {"static": names}}))["static"]
+    assert found == [f"{tmp_path}/dem_T1.tif", f"{tmp_path}/dem_T1.tif", *names[2:]]
+    with pytest.raises(Iota2Error, match='options.static: found no file at ".*dem_T2.tif"; expected an image, for tile T2'):
+        classify.options_of(tmp_path, "T2", one)

@@ -340,6 +340,38 @@ def test_a_restart_keeps_what_is_finished(done, cluster, tmp_path, monkeypatch):
         classify.classify_tile(**run.arguments("T31TDJ", "2", 1, parameters=given, chunk=0))
 
 
+def test_a_member_or_contract_that_changed_makes_maps_old(prepared, tmp_path):
+    """Of an ensemble the list stays as it is; without the application nothing can be made again."""
+    run = prepared.copy(tmp_path / "run")
+    path = run.folder / "model" / "model_1_seed_0.txt"
+    path.write_text("model_1_seed_0.pt\nmodel_1_seed_1.pt\n")
+    more = dict(model="model/model_{model}_seed_{seed}.txt", labels=LABELS, probability=False)
+    given = run.parameters(**more, keep_chunks=True)
+    parts = [classify.classify_tile(**run.arguments(parameters=given, chunk=k)) for k in range(CHUNKS)]
+    merge = dict(output_path=str(run.folder), tile="T31TCJ", model="1", seed=0, probability=True)
+    whole = classify.merge_chunks(**merge, parameters=given)
+    stamps = [os.stat(f).st_mtime_ns for f in whole]
+    nothing = run.parameters(**more, keep_chunks=True, bin=str(tmp_path))
+    call = run.arguments(parameters=nothing, chunk=0)
+    assert classify.classify_tile(**call) == whole and classify.merge_chunks(**merge, parameters=nothing) == whole
+    assert [os.stat(f).st_mtime_ns for f in whole] == stamps
+    later = max(os.stat(f).st_mtime for part in [*parts, whole] for f in part) + 10
+    member = run.folder / "model" / "model_1_seed_1.pt"
+    before = os.stat(member)
+    os.utime(member, (later, later))
+    with pytest.raises(Iota2Error, match="is not found"):
+        classify.classify_tile(**call)
+    classify.merge_chunks(**merge, parameters=nothing)
+    assert [os.stat(f).st_mtime_ns for f in whole] != stamps
+    os.utime(member, ns=(before.st_atime_ns, before.st_mtime_ns))
+    assert classify.classify_tile(**call) == whole
+    beside = member.with_suffix(".mlm.json")
+    beside.write_text("{}")
+    os.utime(beside, (later, later))
+    with pytest.raises(Iota2Error, match="is not found"):
+        classify.classify_tile(**call)
+
+
 def test_a_model_that_fails_says_so_and_leaves_nothing(prepared, cluster, tmp_path):
     """The other tasks are done; the graph ends with the application's own reason."""
     run = prepared.copy(tmp_path / "run")
@@ -642,6 +674,40 @@ def test_statistics_of_objects_are_numpys(objects, tile):
             assert found[f"mean_{k}"][row] == pytest.approx(values[k].mean(), abs=1e-5)
             assert found[f"stdev_{k}"][row] == pytest.approx(values[k].std(ddof=1), abs=1e-5)
     assert empty == (2 if tile == "T31TCJ" else 1)
+
+
+def test_embeddings_are_old_when_any_input_changed(objects, tmp_path):
+    """Stack, dates, masks of all sensors, the model's contract."""
+    run = objects.copy(tmp_path / "run")
+    tmp = run.folder / "features/T31TCJ/tmp"
+    for name in ("s1.tif", "s1.txt", "s1_masks.tif", "dem.tif"):
+        (tmp / name).touch()
+    one = {"name": "Sentinel1", "stack": "features/{tile}/tmp/s1.tif", "dates": "features/{tile}/tmp/s1.txt", "masks": "features/{tile}/tmp/s1_masks.tif"}
+    given = run.parameters(
+        chunks=1, probability=False, embedding={"model": "model/encoder.pt"}, sensors=[{"name": "Sentinel2"}, one], bin=str(tmp_path),
+        options={"static": "features/{tile}/tmp/dem.tif"},
+    )  # fmt: skip
+    target = tmp / "T31TCJ_embedding.tif"
+    contract = run.folder / "model" / "encoder.mlm.json"
+    contract.write_text("{}")
+    os.utime(target)
+    later = os.stat(target).st_mtime + 10
+    assert features.embed(str(run.folder), "T31TCJ", given) == str(target)
+    for changed in (tmp / "Sentinel2_T31TCJ_interpolation_dates.txt", tmp / "s1.tif", tmp / "s1.txt", tmp / "s1_masks.tif", tmp / "dem.tif", contract):
+        os.utime(changed, (later, later))
+        with pytest.raises(Iota2Error, match="is not found"):
+            features.embed(str(run.folder), "T31TCJ", given)
+        os.utime(changed, (1, 1))
+    assert features.embed(str(run.folder), "T31TCJ", given) == str(target)
+
+
+@pytest.mark.parametrize("name", ["found", "zones"])
+def test_a_table_may_have_any_name(objects, tmp_path, name):
+    raster = objects.folder / "features/T31TCJ/tmp/T31TCJ_embedding.tif"
+    segmentation = objects.folder / "segments_T31TCJ.gpkg"
+    wanted = features.zonal_statistics(raster, segmentation, tmp_path / f"{name}.gpkg", ["mean"])
+    assert len(wanted) == DIMENSIONS and sorted(p.name for p in tmp_path.iterdir()) == [f"{name}.gpkg"]
+    assert ogr.Open(str(tmp_path / f"{name}.gpkg")).GetLayer(0).GetLayerDefn().GetFieldIndex("mean_0") >= 0
 
 
 def test_columns_to_learn_from_are_listed(objects, tmp_path):

@@ -19,6 +19,9 @@ from .steps import Chain, classification_tasks, merge_tasks
 def discover(output_path, parameters):
     """({model: tiles}, number of seeds) of the models and masks of a run.
 
+    A pattern without ``{model}`` is the model of every region that has masks; one without
+    ``{seed}`` is seed 0.
+
     :raises Iota2Error: no model, a seed that is missing, or a model without a tile
     """
     root = pathlib.Path(output_path)
@@ -26,19 +29,24 @@ def discover(output_path, parameters):
     seen = root.glob(pattern.format(model="*", seed="*")) if not pathlib.Path(pattern).is_absolute() else []
     if pathlib.Path(pattern).is_absolute():
         seen = pathlib.Path("/").glob(pattern.format(model="*", seed="*").lstrip("/"))
-    text = re.escape(str(root / pattern)).replace(r"\{model\}", "(?P<model>[^_/]+)", 1).replace(r"\{seed\}", r"(?P<seed>\d+)", 1)
-    found = {(m["model"], int(m["seed"])) for m in (re.fullmatch(text, str(p)) for p in seen) if m}
-    if not found:
+    text = re.escape(str(root / pattern))
+    for field, kind in (("model", "[^_/]+"), ("seed", r"\d+")):
+        text = text.replace(rf"\{{{field}\}}", f"(?P<{field}>{kind})", 1).replace(rf"\{{{field}\}}", f"(?P={field})")
+    named = [m.groupdict() for m in (re.fullmatch(text, str(p)) for p in seen) if m]
+    if not named:
         raise complaint("model", f'nothing at "{root / pattern}"', "a model per region and seed")
+    tiles = {}
+    for path in sorted((root / "classif" / "MASK").glob("MASK_region_*_*.tif")):
+        region, tile = path.stem.split("_", 3)[2:]
+        tiles.setdefault(region, []).append(tile)
+    if "{model}" not in pattern and not tiles:
+        raise complaint("mask", "none in classif/MASK", "a mask per region and tile")
+    found = {(model, int(m.get("seed", 0))) for m in named for model in ([m["model"]] if "model" in m else tiles)}
     runs = 1 + max(seed for _, seed in found)
     for model in sorted({m for m, _ in found}):
         for seed in range(runs):
             if (model, seed) not in found:
                 raise complaint("model", f'no file at "{root / pattern.format(model=model, seed=seed)}"', "a model per region and seed")
-    tiles = {}
-    for path in sorted((root / "classif" / "MASK").glob("MASK_region_*_*.tif")):
-        region, tile = path.stem.split("_", 3)[2:]
-        tiles.setdefault(region, []).append(tile)
     regions = {m: tuple(tiles.get(m.split("f")[0], ())) for m in sorted({m for m, _ in found})}
     for model, where in regions.items():
         if not where:

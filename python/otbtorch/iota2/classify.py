@@ -7,6 +7,7 @@ leaves nothing behind. They may run side by side in threads or processes, on dif
 
 import os
 import pathlib
+import re
 import shutil
 import tempfile
 
@@ -34,6 +35,14 @@ def _members(path):
         raise complaint("model", f'no file at "{path}"', "a list of models") from error
     names = [line.split("#")[0].strip() for line in lines]
     return [path.parent / name for name in names if name]
+
+
+def model_files(path):
+    """All files that a model is made of: itself, the members of a list, contracts beside them."""
+    path = pathlib.Path(path)
+    models = list(dict.fromkeys([path, *(_members(path) if path.exists() else [])]))
+    beside = [p for m in models for p in (m.with_name(m.name + ".mlm.json"), m.with_suffix(".mlm.json"))]
+    return models + [p for p in dict.fromkeys(beside) if p.exists()]
 
 
 def labels_of_model(path):
@@ -256,6 +265,36 @@ def series(output_path, tile, parameters):
     return words
 
 
+def series_files(words):
+    """The files among the words of :func:`series`."""
+    return [path for key, path in words.items() if not key.startswith(("bands", "masktype"))]
+
+
+def options_of(output_path, tile, parameters):
+    """The options of the application; names of files among them are those in the run's folder.
+
+    ``static`` is the only one that names files. What is no path (``NETCDF:"..."``) stays as it is.
+
+    :raises Iota2Error: a file that is not there
+    """
+    options = dict(parameters["options"])
+    given = options.get("static")
+    if given is None:
+        return options
+    names = []
+    for name in [given] if isinstance(given, str) else given:
+        if re.match(r"\w+:", name) or name.startswith("/vsi"):
+            names.append(name)
+            continue
+        name, mark, extension = name.format(tile=tile).partition("?")
+        path = pathlib.Path(output_path) / name
+        if not path.exists():
+            raise complaint("options.static", f'no file at "{path}"', f"an image, for tile {tile}")
+        names.append(f"{path}{mark}{extension}")
+    options["static"] = names[0] if isinstance(given, str) else names
+    return options
+
+
 # ---------------------------------------------------------------------------------------------
 # Tasks
 
@@ -275,7 +314,7 @@ def classify_tile(
     :param ram: MB, where the parameters do not say
     :param working_directory: a folder for what is unfinished, on the machine itself
     :return: paths of the files; they are kept as they are where they were finished, and are not
-        older than the model
+        older than the model, its members and contracts
     :raises Iota2Error: an input that is missing or does not fit, or the application's own reason
     """
     maps = Maps(os.fspath(output_path), tile, model, int(seed), chunk)
@@ -294,9 +333,10 @@ def classify_tile(
         first, height = (0, rows) if chunk is None else window(rows, parameters["chunks"], chunk)
         if parameters["keep"]:
             whole = maps.whole().files(probability)
-            if chunk is not None and _newer(whole, [path]):
+            made_with = model_files(path)
+            if chunk is not None and _newer(whole, made_with):
                 return [str(f) for f in whole]
-            if _newer(targets, [path]) and _part(maps.labels, transform) == (columns, height, first):
+            if _newer(targets, made_with) and _part(maps.labels, transform) == (columns, height, first):
                 return [str(f) for f in targets]
         words = series(output_path, tile, parameters)
         _same_grid(words["in"], "sensors[0].stack", columns, rows, transform)
@@ -315,7 +355,7 @@ def classify_tile(
                 # Colours and names are iota2's matter; files beside the maps might be taken for maps.
                 legend="off",
                 ram=parameters["ram"] or ram or 256,
-                **parameters["options"],
+                **options_of(output_path, tile, parameters),
             )
             run_application(parameters, words, log, threads)
             if probability:
@@ -341,7 +381,7 @@ def merge_chunks(output_path, tile, model, seed, parameters, probability, workin
     path = model_file(output_path, parameters, model, seed)
     names = [c.files(probability) for c in chunks]
     everything = [f for files in names for f in files]
-    if parameters["keep"] and _newer(targets, [path] + [f for f in everything if f.exists()]):
+    if parameters["keep"] and _newer(targets, model_files(path) + [f for f in everything if f.exists()]):
         _remove(everything, parameters)
         return [str(f) for f in targets]
     columns, rows, transform = _grid(maps.mask, "mask")

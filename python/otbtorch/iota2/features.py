@@ -12,7 +12,7 @@ from osgeo import ogr, osr
 
 from .. import launch
 from . import Iota2Error, complaint
-from .classify import _log, _newer, _open, _Stage, run_application, series
+from .classify import _log, _newer, _open, _Stage, model_files, options_of, run_application, series, series_files
 
 NUMBER = "number"
 MOST_COLUMNS = 2000  # of SQLite, in which GeoPackages are
@@ -43,9 +43,12 @@ def embed(output_path, tile, parameters, ram=None, threads=None, working_directo
         if not model.exists():
             raise complaint("embedding.model", f'no file at "{model}"', "a TorchScript file (.pt) with an embedding")
         words = series(output_path, tile, parameters)
-        if parameters["keep"] and _newer([target], [model, words["in"]]):
+        options = {k: v for k, v in options_of(output_path, tile, parameters).items() if k != "classes"}
+        static = options.get("static", [])
+        static = [name.partition("?")[0] for name in ([static] if isinstance(static, str) else static)]
+        inputs = series_files(words) + [name for name in static if pathlib.Path(name).exists()]
+        if parameters["keep"] and _newer([target], model_files(model) + inputs):
             return str(target)
-        options = {k: v for k, v in parameters["options"].items() if k != "classes"}
         with _Stage(output_path, f"embedding_{tile}", working_directory) as stage:
             words.update(
                 model=str(model), features=str(stage.path(target)), featurestype=given["type"], legend="off",
@@ -105,7 +108,9 @@ def zonal_statistics(raster, segmentation, table, statistics, prefix="", labels=
             "objects.segmentation", f'the column "{clash}"', "a name that the statistics do not take", "Rename it, or give a prefix."
         )
     with _Stage(table.parent, table.stem, working_directory or table.parent) as stage:
-        zones, found = stage.folder / "zones.gpkg", stage.folder / "found.gpkg"
+        # Beside the table they could have its name.
+        (stage.folder / "work").mkdir()
+        zones, found = stage.folder / "work" / "zones.gpkg", stage.folder / "work" / "found.gpkg"
         _number(objects.GetLayer(0), system, zones)
         words = {
             "in": raster, "inbv": EMPTY if nodata is None else nodata, "inzone": "vector", "inzone.vector.in": zones,
@@ -113,7 +118,7 @@ def zonal_statistics(raster, segmentation, table, statistics, prefix="", labels=
         }  # fmt: skip
         launch.run("ZonalStatistics", words)
         _write_table(objects.GetLayer(0), found, stage.path(table), driver, table.stem, columns(statistics, dimensions), prefix)
-        made = [table.with_suffix(p.suffix) for p in sorted(stage.folder.glob(table.stem + ".*"))]
+        made = [table.with_suffix(p.suffix) for p in sorted(stage.folder.iterdir()) if p.is_file() and p.stem == table.stem]
         # A shapefile is several files; the one that is asked for comes last.
         stage.publish(sorted(made, key=lambda p: p == table))
         if labels is not None:

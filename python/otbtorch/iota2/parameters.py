@@ -153,6 +153,12 @@ def check(given):
             raise complaint(
                 "options", f'"{key}"', "options that the step does not set itself", "Those are " + ", ".join(sorted(RESERVED)) + "."
             )
+    if "static" in p["options"]:
+        static = p["options"]["static"]
+        if not isinstance(static, str):
+            _words(static, "options.static")
+        for name in [static] if isinstance(static, str) else static:
+            _pattern(name, "options.static", ["tile"])
     if "classes" in p["options"] and p["labels"] is None:
         raise complaint("labels", "nothing", "the labels of the map, because options.classes changes them")
     if p["embedding"] is not None:
