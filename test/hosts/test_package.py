@@ -4,10 +4,12 @@ dpkg does all of it, as any user, in a folder (``--root``, scripts not chrooted)
 clean-root.sh.
 """
 
+import ast
 import os
 import re
 import shutil
 import subprocess
+import sys
 
 import pytest
 from conftest import BIN, REPOSITORY
@@ -108,13 +110,27 @@ def test_it_needs_what_it_runs_with(fields):
 
 def test_modules_that_the_python_package_imports_are_needed(fields, tmp_path):
     run("/usr/bin/python3", "-c", "import otbtorch, otbtorch.__main__, otbtorch.report, otbtorch.launch", env={"PYTHONPATH": REPOSITORY / "python", "PATH": os.environ["PATH"]})
-    imported = set()
+    imported, at_once = set(), set()  # at_once: when the file that names it is imported
     for path in (REPOSITORY / "python/otbtorch").rglob("*.py"):
-        imported |= set(re.findall(r"^\s*(?:import|from) (\w+)", path.read_text(), re.M))
-    named = fields["Depends"] + fields["Recommends"] + fields["Suggests"]
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                found = {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom) and node.level == 0:
+                found = {node.module.split(".")[0]}
+            else:
+                continue
+            imported |= found
+            if node in tree.body:
+                at_once |= found
+    named = ", ".join(fields[kind] for kind in ("Depends", "Recommends", "Suggests"))
     packages = {"numpy": "numpy", "osgeo": "gdal", "torch": "torch", "matplotlib": "matplotlib", "jinja2": "jinja2", "markdown": "markdown", "PIL": "pil",
                 "jsonschema": "jsonschema", "dask": "dask", "distributed": "distributed", "weasyprint": "weasyprint"}
-    for module in imported & set(packages):
+    # Hosts, and what no Debian package has: imported inside functions that only run there, or with an error that says what is missing.
+    optional = {"iota2", "qgis", "dask_jobqueue"}
+    assert imported - set(sys.stdlib_module_names) - {"otbtorch"} - optional == set(packages), "a module without a package, or a package without need"
+    assert not at_once & optional, "an optional module is imported without a guard"
+    for module in packages:
         assert re.search(rf"\b(python3-)?{packages[module]}\b", named), f"{module} is imported but not named"
 
 
@@ -166,10 +182,18 @@ def test_installed_and_removed_without_a_trace(package, root, otb_qgis, pair):
     said = run(usr / "bin/otbtorch", "inspect", usr / "share/otbtorch/models/siamese-s2.pt", env=environment)
     assert "change-detection" in said
 
-    # Python wrote its caches meanwhile; an upgrade keeps one line an application.
+    # Python wrote its caches meanwhile; an upgrade keeps one line an application, and none of a group that was.
     assert list(usr.rglob("__pycache__"))
     root.dpkg("-i", package)
-    assert (root.folder / DESCRIPTIONS / "algs.txt").read_text().splitlines() == lines
+    algorithms = root.folder / DESCRIPTIONS / "algs.txt"
+    assert algorithms.read_text().splitlines() == lines
+    (group,) = [line for line in lines if line.endswith("|SiameseCD")]
+    algorithms.write_text(algorithms.read_text().replace(group, "Old Group|SiameseCD"))
+    algorithms.chmod(0o640)
+    root.dpkg("-i", package)
+    assert algorithms.read_text().splitlines() == lines
+    assert algorithms.stat().st_mode & 0o777 == 0o640
+    assert not list(algorithms.parent.glob("algs.txt?*"))
 
     root.dpkg("-r", "otbtorch")
     assert (root.folder / DESCRIPTIONS / "algs.txt").read_text() == LISTED
