@@ -493,6 +493,15 @@ private:
     return s;
   }
 
+  /** Objects are told apart by the mean of their scores, which are read from the file of out. */
+  void CheckDiscoveries()
+  {
+    if (!m_Objects.empty() && GetParameterFloat("fdr") > 0.f && (!IsParameterEnabled("out") || !HasValue("out")))
+    {
+      throw dl::Error(dl::Complaint("fdr", "objects without -out", "the file of the scores that objects are judged by", "Give -out a file name as well."));
+    }
+  }
+
   void DoExecute() override
   {
     m_Scene = nullptr;
@@ -548,6 +557,7 @@ private:
       }
     }
     m_Objects = CheckObjects("change");
+    CheckDiscoveries();
 
     // The score.
     Json description = {{"estimator", estimator}, {"direction", direction}};
@@ -922,6 +932,7 @@ private:
       }
     }
     m_Objects = CheckObjects("change");
+    CheckDiscoveries();
     const double smooth = SmoothOr(1.5);
     settings.smooth = smooth;
     settings.seed = static_cast<std::uint32_t>(GetParameterInt("seed"));

@@ -214,7 +214,7 @@ private:
   };
 
   void DoFreeRessources() override;
-  void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid);
+  void Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid, const std::string& wish);
   void CheckRadiometry(const std::vector<otb::dl::PatchMapFilter::Input>& inputs) const;
   void MatchRadiometry(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs);
   void OnProcess(const itk::EventObject& event);

@@ -335,7 +335,8 @@ FloatVectorImageType::Pointer DLApplication::MakeMask(const std::string& key, co
 
 void DLApplication::PreparePair(otb::dl::PatchMapFilter* filter, const std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid, bool match)
 {
-  if (GetParameterString("coreg") == "shift")
+  const std::string wish = GetParameterString("coreg");
+  if (wish == "shift")
   {
     if (IsInMemory("in2"))
     {
@@ -347,10 +348,10 @@ void DLApplication::PreparePair(otb::dl::PatchMapFilter* filter, const std::vect
     this->CheckRadiometry(inputs);
   }
   filter->SetFirstStep(
-      [this, filter, inputs, grid, match]
+      [this, filter, inputs, grid, match, wish]
       {
         auto changed = inputs;
-        this->Coregister(filter, changed, grid);
+        this->Coregister(filter, changed, grid, wish);
         if (match)
         {
           this->MatchRadiometry(filter, changed);
@@ -358,9 +359,8 @@ void DLApplication::PreparePair(otb::dl::PatchMapFilter* filter, const std::vect
       });
 }
 
-void DLApplication::Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid)
+void DLApplication::Coregister(otb::dl::PatchMapFilter* filter, std::vector<otb::dl::PatchMapFilter::Input>& inputs, const Grid& grid, const std::string& wish)
 {
-  const std::string wish = GetParameterString("coreg");
   if (wish == "none")
   {
     return;

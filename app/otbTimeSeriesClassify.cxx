@@ -275,7 +275,15 @@ private:
   /** Images made in memory by another application do not enable the parameter that takes them. */
   bool Given(const std::string& key) { return HasValue(key) && (IsParameterEnabled(key) || IsInMemory(key)); }
 
-  /** A list of words. A host like QGIS gives them as one, with spaces between; of classes, whose names may hold spaces, a new one begins with a digit.
+  /** Do digits begin here that a colon or a plus follows ("1:1+2:crops", "31")? Alone they are a class only where no other one has a name. */
+  static bool BeginsClass(const std::string& text, std::size_t k)
+  {
+    const auto end = text.find_first_not_of("0123456789", k);
+    return end != k && (text.find(':') == std::string::npos || (end != std::string::npos && text[end] == ':'));
+  }
+
+  /** A list of words. A host like QGIS gives them as one, with spaces between; of classes, whose names may hold spaces, a new one begins with
+   * digits that a colon or a space follows; or none does, and there is one.
    * \param whole names that are taken as they are */
   std::vector<std::string> Words(const std::string& key, const std::vector<std::string>& whole = {})
   {
@@ -290,7 +298,7 @@ private:
     {
       const bool space = std::isspace(static_cast<unsigned char>(text[k])) != 0;
       const bool begins = !space && (k == 0 || std::isspace(static_cast<unsigned char>(text[k - 1]))) &&
-                          (parts.empty() || key != "classes" || std::isdigit(static_cast<unsigned char>(text[k])));
+                          (parts.empty() || key != "classes" || BeginsClass(text, k));
       if (begins)
       {
         parts.emplace_back();

@@ -8,6 +8,7 @@ import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -114,7 +115,7 @@ def run(application, parameters, log=None, env=None, folder=None, cwd=None, guar
     if guarded:
         command = [sys.executable or "python3", "-S", "-E", "-c", _GUARD, str(pipe[0])] + command
     try:
-        done = subprocess.run(
+        with subprocess.Popen(
             command,
             env=dict(os.environ, **(env or {})),
             cwd=cwd,
@@ -125,12 +126,20 @@ def run(application, parameters, log=None, env=None, folder=None, cwd=None, guar
             errors="replace",
             pass_fds=pipe[:1],
             start_new_session=guarded,
-        )
+        ) as process:
+            try:
+                printed = process.communicate()[0]
+            except BaseException:  # Ctrl-C as well: what the launcher started must not live on
+                if guarded:
+                    os.killpg(process.pid, signal.SIGKILL)
+                else:
+                    process.kill()
+                raise
     finally:
         for end in pipe:
             os.close(end)
     if log is not None:
-        pathlib.Path(log).write_text(done.stdout, encoding="utf-8")
-    if done.returncode:
-        raise LaunchError(f"{application}: {reason(done.stdout)}", done.stdout, done.returncode)
-    return done.stdout
+        pathlib.Path(log).write_text(printed, encoding="utf-8")
+    if process.returncode:
+        raise LaunchError(f"{application}: {reason(printed)}", printed, process.returncode)
+    return printed

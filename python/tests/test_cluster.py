@@ -7,6 +7,8 @@ import re
 import shutil
 import subprocess
 import sys
+import types
+import zipfile
 
 import numpy as np
 import pytest
@@ -486,7 +488,69 @@ def test_windows_are_even():
     windows = jobs.cut(4096, 8192, (2048, 2048), patches)
     assert {w for _, _, w, _ in windows} == {2160, 1936} and {h for _, _, _, h in windows} == {2160, 1712}
     assert len(windows) == 8
-    assert jobs.cut(100, 60, (1000, 59), None) == [(0, 0, 100, 60)]
+    assert jobs.cut(100, 60, (1000, 59), None) == [(0, 0, 100, 30), (0, 30, 100, 30)]
+
+
+@pytest.mark.parametrize("total, wanted", [(349, 144), (3000, 2048), (5000, 3456), (100, 1000)])
+def test_windows_are_no_longer_than_asked_for_but_to_a_whole_patch(total, wanted):
+    for step in (1, 144):
+        patches = jobs.Patches(step, False, False) if step > 1 else None
+        for _, _, w, h in jobs.cut(total, total, (wanted, wanted), patches):
+            assert w <= -(-wanted // step) * step and w > 0
+
+
+def test_what_an_image_is_made_of_counts(tmp_path):
+    """Virtual rasters of virtual rasters, archives, files beside a Shapefile."""
+    image = tmp_path / "a.tif"
+    gdal.GetDriverByName("GTiff").Create(str(image), 4, 4).SetGeoTransform((0, 1, 0, 0, 0, -1))
+    gdal.BuildVRT(str(tmp_path / "b.vrt"), [str(image)]).FlushCache()
+    gdal.BuildVRT(str(tmp_path / "c.vrt"), [str(tmp_path / "b.vrt")]).FlushCache()
+    assert str(image) in jobs._parts(str(tmp_path / "c.vrt"), True)
+    with zipfile.ZipFile(tmp_path / "z.zip", "w") as archive:
+        archive.write(image, "in/a.tif")
+    assert jobs._parts(f"/vsizip/{tmp_path}/z.zip/in/a.tif", True) == [str(tmp_path / "z.zip")]
+    shapefile = gdal.GetDriverByName("ESRI Shapefile").Create(str(tmp_path / "s.shp"), 0, 0, 0)
+    shapefile.CreateLayer("s")
+    del shapefile
+    assert str(tmp_path / "s.dbf") in jobs._parts(str(tmp_path / "s.shp"), False)
+
+
+def test_an_item_without_an_asset_does_not_shift_the_others():
+    with pytest.raises(ClusterError, match="an item has no .B02@1."):
+        jobs.substitute("{B02@1}", {"B02": [None, "b.tif"]}, "tile x")
+    assert jobs.substitute("{B02@2}", {"B02": [None, "b.tif"]}, "tile x") == ["b.tif"]
+
+
+@pytest.mark.parametrize("name", ["plan", "assembled"])
+def test_names_of_its_own_are_no_tiles(name):
+    with pytest.raises(ClusterError, match="name of otbtorch-run's own"):
+        jobs.check_ids([{"id": [name]}], "--tiles")
+
+
+def test_tasks_of_an_array_exclude_commands_and_themselves(tmp_path):
+    plan = types.SimpleNamespace(state=str(tmp_path), folder=str(tmp_path))
+    with commands.sharing(plan, "a"), commands.sharing(plan, "b"):
+        with pytest.raises(ClusterError, match="another otbtorch-run is at work on a"), commands.sharing(plan, "a"):
+            pass
+        with pytest.raises(ClusterError, match="another otbtorch-run"), commands.alone(plan):
+            pass
+    with commands.alone(plan), pytest.raises(ClusterError, match="another"), commands.sharing(plan, "a"):
+        pass
+
+
+def test_queued_workers_offer_the_gpu_that_jobs_ask_for(monkeypatch):
+    given = {}
+
+    class Cluster:
+        def __init__(self, **options):
+            given.update(options)
+            raise RuntimeError("enough")
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", types.SimpleNamespace(SLURMCluster=Cluster, PBSCluster=Cluster))
+    pytest.importorskip("distributed")
+    with pytest.raises((RuntimeError, ClusterError)), schedule.queued("slurm", {"cores": 1, "memory": "1GB"}, 1, gpu=True):
+        pass
+    assert given["worker_extra_args"] == ["--resources", "GPU=1"]
 
 
 def test_too_many_windows_are_refused():

@@ -219,3 +219,29 @@ def test_a_profile_gets_models_and_keeps_what_was_changed(tmp_path):
     assert folder.set_up(str(tmp_path / "p"), "/otb", "/applications") == (made, [str(models / "pair_to_objects.model3~")])
     assert (models / "pair_to_objects.model3~").read_text() == "mine" and (models / "pair_to_objects.model3").read_text() == shipped
     assert b"[b]\nx=\xe9\n" in ini.read_bytes() and b"Configuration\\OTB_FOLDER=/otb\n" in ini.read_bytes()
+
+
+def test_what_a_profile_says_otherwise_stays_to_the_byte(tmp_path):
+    """Not every byte that Python takes for an end of a line is one; passwords stay private."""
+    ini = tmp_path / "p" / "QGIS" / "QGIS3.ini"
+    ini.parent.mkdir(parents=True)
+    ini.write_bytes("[a]\nlast=/data/Århus/x\n".encode())
+    ini.chmod(0o600)
+    folder.set_up(str(tmp_path / "p"), "/otb", "/applications")
+    assert ini.read_bytes().startswith("[a]\nlast=/data/Århus/x\n".encode())
+    assert ini.stat().st_mode & 0o777 == 0o600
+
+
+def test_a_changed_model_is_kept_however_often(tmp_path):
+    folder.set_up(str(tmp_path / "p"), "/otb", "/applications")
+    model = tmp_path / "p" / "processing" / "models" / "pair_to_objects.model3"
+    for text in ("mine", "mine again"):
+        model.write_text(text)
+        folder.set_up(str(tmp_path / "p"), "/otb", "/applications")
+    assert [(model.parent / (model.name + end)).read_text() for end in ("~", "~1")] == ["mine", "mine again"]
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "f").write_text("")
+    with pytest.raises(QgisError, match="is a file; name a folder"):
+        folder.make(str(tmp_path / "f"))

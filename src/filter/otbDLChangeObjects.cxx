@@ -802,12 +802,28 @@ ObjectReport WriteChangeObjects(const std::string& map, const std::string& score
       parts.push_back(std::make_unique<TemporaryFile>(file));
     }
     WriteShapefile(part.path, stem);
+    const auto style = wanted.size() - 2; // stays as it is where none was made
+    for (const auto& file : wanted)
+    {
+      if (fs::is_directory(file, ec))
+      {
+        throw Error(Complaint("objects", "a folder \"" + file + "\"", "the name of a file that belongs to \"" + output + "\"", "Give another name."));
+      }
+    }
     for (std::size_t k = 0; k < made.size(); ++k)
     {
-      fs::remove(wanted[k], ec);
-      if (fs::exists(made[k]))
+      const bool there = fs::exists(made[k]);
+      if (there || k != style)
       {
-        fs::rename(made[k], wanted[k]);
+        fs::remove(wanted[k], ec);
+      }
+      if (there)
+      {
+        fs::rename(made[k], wanted[k], ec);
+        if (ec)
+        {
+          throw Error(Complaint("objects", "that \"" + made[k] + "\" cannot be renamed (" + ec.message() + ")", "the name \"" + wanted[k] + "\"", ""));
+        }
       }
     }
     tell(1.);

@@ -53,6 +53,11 @@ EOF
 def script(kind, plan_file, count, threads, application, state, gpu=False):
     """The text of a script that submits ``count`` jobs to ``slurm`` or ``pbs``."""
     variables = dict({k: os.environ[k] for k in _KEPT if k in os.environ}, PYTHONPATH=search_path())
+    # Tasks begin in another folder.
+    variables = {
+        k: os.pathsep.join(os.path.abspath(p) for p in v.split(os.pathsep) if p)
+        for k, v in variables.items()
+    }
     command = [
         sys.executable or "/usr/bin/python3",
         "-m",

@@ -76,10 +76,11 @@ def _copy(source, target, format, options):
             raise MapError(
                 f"{target}: GDAL's COG holds no signed bytes; take --format tiff, or -featurestype float"
             )
-        classes = source.GetRasterBand(1).GetColorTable() is not None
+        # Whole numbers may be classes, with or without colours: none is made up between two.
+        whole = gdal.GetDataTypeName(source.GetRasterBand(1).DataType).startswith(("Byte", "UInt", "Int"))
         options.setdefault("COMPRESS", "DEFLATE")
         options.setdefault("OVERVIEWS", "IGNORE_EXISTING")
-        options.setdefault("OVERVIEW_RESAMPLING", "NEAREST" if classes else "AVERAGE")
+        options.setdefault("OVERVIEW_RESAMPLING", "NEAREST" if whole else "AVERAGE")
     else:
         options.setdefault("TILED", "YES")
         if options["TILED"].upper() in ("YES", "TRUE", "ON", "1"):
@@ -133,7 +134,11 @@ def to_cog(path, options):
     path = pathlib.Path(path)
     part = path.with_name(path.stem + ".cog" + path.suffix)
     kept = {k: v for k, v in options.items() if k in ("COMPRESS", "PREDICTOR", "LEVEL", "QUALITY")}
-    _copy(gdal.Open(str(path)), part, "cog", {k: v for k, v in kept.items() if k != "QUALITY"})
+    try:
+        source = gdal.Open(str(path))
+    except RuntimeError as error:
+        raise MapError(f"{path} cannot be read: {error}") from error
+    _copy(source, part, "cog", {k: v for k, v in kept.items() if k != "QUALITY"})
     _replace(part, path)
 
 
@@ -275,6 +280,18 @@ def _label(dataset):
     return re.sub(r"[^A-Za-z0-9]+", "-", system.GetName() or "unnamed").strip("-")
 
 
+def _distinct(label, system, systems):
+    """The label, with a number where another projection has the same one."""
+    known = systems.setdefault(label, [])
+    for k, other in enumerate(known):
+        if system is None or system.IsSame(other):
+            break
+    else:
+        k = len(known)
+        known.append(system)
+    return f"{label}-{k + 1}" if k else label
+
+
 def join_tiles(folder, key, paths):
     """A VRT of the tiles of one output, or one for each projection.
 
@@ -282,13 +299,16 @@ def join_tiles(folder, key, paths):
     of their own. Returns the names of the files that are written.
     """
     folder = pathlib.Path(folder)
-    groups = {}
+    groups, systems = {}, {}
     for path in paths:
-        found = gdal.Open(str(path))
+        try:
+            found = gdal.Open(str(path))
+        except RuntimeError as error:
+            raise MapError(f"{path} cannot be read: {error}") from error
         if found.GetGeoTransform(can_return_null=True) is None:
             continue  # nobody knows where it lies
         kinds = tuple(found.GetRasterBand(b + 1).DataType for b in range(found.RasterCount))
-        groups.setdefault((_label(found), kinds), []).append(str(path))
+        groups.setdefault((_distinct(_label(found), found.GetSpatialRef(), systems), kinds), []).append(str(path))
     labels = [label for label, _ in groups]
     written = []
     for (label, kinds), members in groups.items():
@@ -304,7 +324,7 @@ def _vrt(target, members):
     part = target.with_name(f".{target.stem}.part-{os.getpid()}.vrt")
     try:
         whole = gdal.BuildVRT(
-            str(part), members, options=gdal.BuildVRTOptions(resolution="highest")
+            str(part), members, options=gdal.BuildVRTOptions(resolution="highest", strict=True)
         )
         if whole is None:
             raise MapError(f"{target}: GDAL makes no VRT of these tiles")

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import pathlib
+import shlex
 import shutil
 import sys
 import time
@@ -190,6 +191,17 @@ def make_folders(plan):
             raise ClusterError(f"--out: {path} cannot be written: {error.strerror}") from error
 
 
+def _check_owner(plan):
+    """Refuses a folder with results of another application: records and virtual rasters would mix."""
+    from . import jobs as planning
+
+    for job in plan.jobs:
+        record = planning.read_record(planning.record_of(job)) or {}
+        other = record.get("description", {}).get("application", plan.application)
+        if other != plan.application:
+            raise ClusterError(f"--out: {plan.folder} holds results of {other}: take another folder")
+
+
 @contextlib.contextmanager
 def alone(plan):
     """Holds the folder, so that two commands do not work on it at once."""
@@ -202,6 +214,22 @@ def alone(plan):
                     f"another otbtorch-run is at work in {plan.folder}: wait for it, or take another --out"
                 ) from error
             # A file system without locks: the names of attempts and of runs must do.
+        yield
+
+
+@contextlib.contextmanager
+def sharing(plan, name):
+    """Holds one job of an array: others of the array may run, the same one and commands may not."""
+    (pathlib.Path(plan.state) / "locks").mkdir(parents=True, exist_ok=True)
+    with open(os.path.join(plan.state, "lock"), "a", encoding="utf-8") as whole, open(
+        os.path.join(plan.state, "locks", name), "w", encoding="utf-8"
+    ) as own:
+        for stream, kind in ((whole, fcntl.LOCK_SH), (own, fcntl.LOCK_EX)):
+            try:
+                fcntl.flock(stream, kind | fcntl.LOCK_NB)
+            except OSError as error:
+                if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                    raise ClusterError(f"another otbtorch-run is at work on {name} in {plan.folder}") from error
         yield
 
 
@@ -311,7 +339,7 @@ def _run_jobs(args, plan, jobs, run, progress):
     if args.slurm is not None or args.pbs is not None:
         kind = "slurm" if args.slurm is not None else "pbs"
         options = _settings(args.slurm if kind == "slurm" else args.pbs, kind)
-        place = schedule.queued(kind, options, workers)
+        place = schedule.queued(kind, options, workers, gpu=args.gpus > 0)
         threads, together = args.threads or 1, None
     elif args.scheduler:
         place = schedule.existing(args.scheduler, args.timeout)
@@ -353,6 +381,7 @@ def _run(args, plan, notes):
     from .execute import begin, remove_parts
 
     make_folders(plan)
+    _check_owner(plan)
     with alone(plan):
         run = begin(plan.state)
         remove_parts(plan.state)
@@ -385,15 +414,18 @@ def _run(args, plan, notes):
         finally:
             remove_parts(plan.state)
         code = _failures(plan, results)
-        if todo or plan.finals or not any(pathlib.Path(plan.folder).glob("*.vrt")):
-            files, missing = assemble(plan)
-            code = code or (1 if missing else 0)
-            for file in files:
-                print(f"Wrote {file}")
-            if plan.finals and missing:
-                print(
-                    "The maps are assembled once all windows are finished: run the same command again"
-                )
+        try:
+            files, missing = assemble(plan)  # cheap for tiles, and other commands may have written here
+        except KeyboardInterrupt:
+            print("\nStopped while joining: the same command goes on from there")
+            return 130
+        code = code or (1 if missing else 0)
+        for file in files:
+            print(f"Wrote {file}")
+        if plan.finals and missing:
+            print(
+                "The maps are assembled once all windows are finished: run the same command again"
+            )
         if todo:
             print(f"Time: {schedule.clock(time.monotonic() - start)}")
         return code
@@ -415,7 +447,7 @@ def _dry_run(plan, notes):
             options = options if not options or options.startswith("?") else "?" + options
             words += [f"-{o['key']}", os.path.join(job["folder"], o["name"]) + options]
             words += [o["type"]] if o["type"] else []
-        print(f"  otbcli_{job['application']} " + " ".join(words))
+        print("  " + shlex.join([f"otbcli_{job['application']}", *words]))
     return 0
 
 
@@ -459,7 +491,8 @@ def _run_plan(args):
             f"--job: found {args.job}; expected 0 to {len(plan.jobs) - 1}, or --assemble"
         )
     threads = plan.threads or 1
-    result = run_job(plan.jobs[args.job], threads, max(1, cores() // threads))
+    with sharing(plan, plan.jobs[args.job]["id"]):
+        result = run_job(plan.jobs[args.job], threads, max(1, cores() // threads))
     print(f"{result['id']}: {result['state']} {result['reason']}".rstrip())
     return 0 if result["state"] in ("done", "skipped") else 1
 

@@ -23,12 +23,32 @@ from .assemble import MapError, map_files, to_cog
 MEGABYTE = 1 << 20
 
 
+def memory_limits(groups="/proc/self/cgroup", root="/sys/fs/cgroup"):
+    """Files that limit this process: of its own control group, and of all above it."""
+    try:
+        lines = pathlib.Path(groups).read_text(encoding="utf-8").splitlines()
+    except OSError:
+        lines = []
+    places = {("", "memory.max", "/"), ("memory", "memory.limit_in_bytes", "/")}
+    for _, kinds, path in (line.split(":", 2) for line in lines if line.count(":") >= 2):
+        if kinds == "":
+            places.add(("", "memory.max", path))
+        elif "memory" in kinds.split(","):
+            places.add(("memory", "memory.limit_in_bytes", path))
+    found = set()
+    for kind, name, path in places:
+        top = pathlib.Path(root) / kind
+        own = top / path.strip("/")
+        found |= {folder / name for folder in [own, *own.parents] if folder.is_relative_to(top)}
+    return sorted(found)
+
+
 def machine_memory():
-    """Bytes that this process may have: those of the machine, or of its control group."""
+    """Bytes that this process may have: those of the machine, or of its control groups."""
     found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    for limit in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+    for limit in memory_limits():
         try:
-            found = min(found, int(pathlib.Path(limit).read_text()))
+            found = min(found, int(limit.read_text()))
         except (OSError, ValueError):
             pass
     return found
@@ -139,16 +159,26 @@ def _check(job, part):
     return files, pixels
 
 
+def _left_beside(record, mains):
+    """Files of an earlier run that lay beside outputs which are written again.
+
+    Its own outputs stay, whatever they are called: another command may have wanted them.
+    """
+    kept = {output[1] for output in record.get("description", {}).get("outputs", [])}
+    stems = {os.path.splitext(name)[0] + "." for name in mains}
+    return {n for n in record.get("files", {}) if n not in kept and n.startswith(tuple(stems))}
+
+
 def _publish(job, description, part, files, log, seconds):
     folder = pathlib.Path(job["folder"])
     path = planning.record_of(job)
     before = planning.read_record(path)
     path.unlink(missing_ok=True)  # from here on the files are not those that it speaks of
-    for name in set((before or {}).get("files", {})) - set(files):
+    mains = {o["name"] for o in job["outputs"]}
+    for name in _left_beside(before or {}, mains) - set(files):
         (folder / name).unlink(missing_ok=True)
     sizes = {}
     # What lies beside a map comes before the map.
-    mains = {o["name"] for o in job["outputs"]}
     for name in sorted(files, key=lambda n: (n in mains, n)):
         sizes[name] = files[name].stat().st_size
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -102,6 +102,8 @@ def substitute(word, values, where):
             if not -len(chosen) <= k < len(chosen):
                 raise ClusterError(f"{where}: {{{name}}} of {len(chosen)} value(s)")
             chosen = [chosen[k]]
+        if any(v is None for v in chosen):
+            raise ClusterError(f"{where}: an item has no {{{name}}}, which others have")
         if not chosen or any(v == "" for v in chosen):
             raise ClusterError(f"{where}: {{{name}}} is empty")
         return chosen
@@ -160,6 +162,8 @@ def check_ids(tiles, where):
             raise ClusterError(
                 f'{where}: the id "{name}" cannot name a folder: letters, digits and _ . = + - only'
             )
+        if name in ("plan", "assembled"):
+            raise ClusterError(f'{where}: the id "{name}" is a name of otbtorch-run\'s own')
         if name in seen:
             raise ClusterError(f"{where}: the id {name} is there twice; each tile needs its own")
         seen.add(name)
@@ -311,11 +315,11 @@ def _fault(path, is_image, cwd):
     return None
 
 
-def _open(path):
+def _open(path, kinds=gdal.OF_RASTER):
     """A GDAL data set. Raises RuntimeError."""
     gdal.PushErrorHandler("CPLQuietErrorHandler")
     try:
-        found = gdal.OpenEx(str(path), gdal.OF_RASTER)
+        found = gdal.OpenEx(str(path), kinds)
         message = gdal.GetLastErrorMsg()
     finally:
         gdal.PopErrorHandler()
@@ -344,15 +348,41 @@ def _identity(path, content):
     return {"size": found.st_size, "mtime": found.st_mtime_ns}
 
 
+def _on_disk(name):
+    """The file that a name of GDAL's lies in: itself, or an archive. None if there is none."""
+    path = re.sub(r"^(/vsi\w+/)+", "/", name).replace("//", "/") if name.startswith("/vsi") else name
+    for candidate in (path, path.lstrip("/")) if name.startswith("/vsi") else (path,):
+        while candidate not in ("", "/"):
+            if os.path.isfile(candidate):
+                return candidate
+            if not name.startswith("/vsi"):
+                break
+            candidate = os.path.dirname(candidate)
+    return None
+
+
+def _sources(path, kinds=gdal.OF_RASTER):
+    """Files behind an image: virtual rasters of virtual rasters, archives, parts of a container."""
+    names, ahead = [], [path]
+    while ahead:
+        name = ahead.pop()
+        if name not in names:
+            names.append(name)
+            try:
+                ahead += _open(name, kinds).GetFileList() or []
+            except RuntimeError:
+                continue
+    found = (_on_disk(name) for name in names)
+    return list(dict.fromkeys(f for f in found if f is not None))
+
+
 def _parts(path, is_image):
     """The files behind a name: what a virtual raster or a list of models refers to as well."""
     if is_image:
-        try:
-            found = _open(path).GetFileList() or []
-        except RuntimeError:
-            found = []
-        return [path] + [f for f in found if os.path.isfile(f)]
+        return _sources(path)
     parts = [path]
+    if os.path.splitext(path)[1].lower() not in (".pt", ".txt", ".json"):
+        parts = _sources(path, gdal.OF_RASTER | gdal.OF_VECTOR)  # a Shapefile is several files
     if path.endswith(".txt"):
         for line in (
             pathlib.Path(path).read_text(encoding="utf-8-sig", errors="replace").split("\n")
@@ -384,9 +414,13 @@ def describe(job, known=None):
         options[key] = values
         for value in values:
             path = os.path.join(job["cwd"], split_name(value)[0])
-            if not os.path.isfile(path):
-                continue
             is_image = key in images or (job["application"] not in TABLE and key != "model")
+            if not os.path.exists(path):
+                path = split_name(value)[0]  # NETCDF:"file.nc":B02, /vsizip/...
+                if not is_image:
+                    continue
+            elif not is_image and not os.path.isfile(path):
+                continue
             if (path, is_image) not in known:
                 known[path, is_image] = {
                     os.path.abspath(p): _identity(p, job["checksum"] or not is_image)
@@ -503,6 +537,11 @@ def grid_of(request):
                         chosen = found
                     if key == "il":
                         break
+                if chosen.GetGCPCount() and chosen.GetGeoTransform(can_return_null=True) is None:
+                    raise ClusterError(
+                        "--windows: the image is located by ground control points, which windows "
+                        "would lose: warp it first (gdalwarp), or run the application once"
+                    )
                 return (
                     chosen.RasterXSize,
                     chosen.RasterYSize,
@@ -588,8 +627,8 @@ def cut(width, height, side, patches):
     step = patches.step if patches else 1
 
     def length(total, wanted):
-        parts = max(1, round(total / wanted))
-        return -(-(-(-total // step)) // parts) * step
+        steps, most = -(-total // step), -(-wanted // step)
+        return -(-steps // -(-steps // most)) * step
 
     w, h = length(width, side[0]), length(height, side[1])
     count = -(-width // w) * -(-height // h)
@@ -646,6 +685,8 @@ def window_jobs(request, side, workers, single):
     if not finals:
         raise ClusterError("nothing is written: -out {out} is missing after --, for example")
     names = [f["name"] for f in finals]
+    if single and single.name not in names:
+        raise ClusterError(f"--out {single.name}: no output has that name; there is {', '.join(names)}")
     if len(set(names)) < len(names):
         raise ClusterError("--windows: two outputs have one name: " + ", ".join(names))
     check_inputs([request.job("whole", words, [])], application)

@@ -210,7 +210,7 @@ def existing(address, timeout):
 
 
 @contextlib.contextmanager
-def queued(kind, options, workers):
+def queued(kind, options, workers, gpu=False):
     """A client of workers that SLURM or PBS starts, through dask-jobqueue."""
     _, distributed = _dask()
     try:
@@ -218,6 +218,9 @@ def queued(kind, options, workers):
     except ImportError as error:
         raise ClusterError(NO_JOBQUEUE) from error
     make = {"slurm": dask_jobqueue.SLURMCluster, "pbs": dask_jobqueue.PBSCluster}[kind]
+    if gpu:  # jobs ask for it: without it they would wait for ever
+        extra = options.get("worker_extra_args", [])
+        options = dict(options, worker_extra_args=[*extra, "--resources", "GPU=1"])
     try:
         cluster = make(**options)
     except (TypeError, ValueError) as error:

@@ -1,8 +1,10 @@
 """Tiles from STAC items: a collection in one JSON file, one item, or a folder of items."""
 
+import datetime
 import json
 import pathlib
 import re
+import urllib.parse
 
 from . import ClusterError
 
@@ -12,14 +14,27 @@ SCALAR = (str, int, float)
 def address(href, folder):
     """A name that GDAL opens, of a file or of a URL; relative ones are relative to the item."""
     if href.startswith("file://"):
-        return href[len("file://") :]
+        return urllib.parse.unquote(href[len("file://") :])
     if href.startswith("s3://"):
         return "/vsis3/" + href[len("s3://") :]
     if re.match(r"https?://", href):
         return "/vsicurl/" + href
     if href.startswith("/vsi"):
         return href
-    return str((folder / href).resolve())
+    named = (folder / href).resolve()
+    return str(named if named.exists() else (folder / urllib.parse.unquote(href)).resolve())
+
+
+def _date(properties, where):
+    """When an item was taken; None where it does not say."""
+    text = properties.get("datetime") or properties.get("start_datetime")
+    if text is None:
+        return None
+    try:
+        found = datetime.datetime.fromisoformat(text)
+    except (TypeError, ValueError) as error:
+        raise ClusterError(f'--stac: {where}: "{text}" is no date (2020-01-31T10:00:00Z)') from error
+    return found if found.tzinfo else found.replace(tzinfo=datetime.timezone.utc)
 
 
 def _items(path):
@@ -32,7 +47,7 @@ def _items(path):
             raise ClusterError(f"--stac: {file} cannot be read: {error}") from error
         kind = content.get("type") if isinstance(content, dict) else None
         if kind == "FeatureCollection":
-            for item in content.get("features", []):
+            for item in content.get("features") or []:
                 yield item, file
         elif kind == "Feature":
             yield content, file
@@ -45,9 +60,12 @@ def tiles(path, group=None):
 
     The items of a tile are in the order of their dates, and so are the values of a placeholder:
     an asset's name gives its address, a property its value, ``id`` the item's or the group's name.
+    None stands for what an item of a group lacks and others have.
     """
     found = {}
     for item, file in _items(path):
+        if not isinstance(item, dict):
+            raise ClusterError(f"--stac: {file}: a feature that is no item: {item}")
         name = item.get("id")
         assets = item.get("assets")
         if not isinstance(name, str) or not isinstance(assets, dict) or not assets:
@@ -69,12 +87,20 @@ def tiles(path, group=None):
         for key, asset in assets.items():
             if isinstance(asset, dict) and isinstance(asset.get("href"), str):
                 values[key] = address(asset["href"], file.parent)
-        found.setdefault(name, []).append((str(properties.get("datetime") or ""), values))
+        found.setdefault(name, []).append(
+            (_date(properties, f"{file}: {item['id']}"), values)
+        )
     result = []
     for name, items in found.items():
-        items.sort(key=lambda one: one[0])
+        if len(items) > 1:
+            if any(date is None for date, _ in items):
+                raise ClusterError(
+                    f'--stac: tile {name}: an item without "datetime" and "start_datetime": its '
+                    "place among the others is not known"
+                )
+            items.sort(key=lambda one: one[0])
         keys = dict.fromkeys(k for _, values in items for k in values)
-        tile = {k: [values[k] for _, values in items if k in values] for k in keys}
+        tile = {k: [values.get(k) for _, values in items] for k in keys}
         result.append(dict(tile, id=[name]))
     if not result:
         raise ClusterError(f"--stac: {path} holds no items")

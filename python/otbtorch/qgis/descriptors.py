@@ -216,14 +216,16 @@ def generate(name, applications, tool="otbQgisDescriptor", launcher="otbApplicat
 def write(path, text, encoding="utf-8"):
     """The file appears whole or not at all; one that holds the same stays as it is."""
     try:
-        with open(path, encoding=encoding) as stream:
+        with open(path, encoding=encoding, newline="") as stream:
             if stream.read() == text and not os.path.islink(path):
                 return
     except (OSError, UnicodeDecodeError):
         pass
     part = "%s.part-%d" % (path, os.getpid())
-    with open(part, "w", encoding=encoding) as stream:
+    with open(part, "w", encoding=encoding, newline="") as stream:
         stream.write(text)
+    if os.path.exists(path):
+        shutil.copymode(path, part)
     os.replace(part, path)
 
 

@@ -4,6 +4,7 @@ QGIS's OTB provider takes one folder with ``bin``, ``share/otb/description`` and
 system's belongs to the system; this makes one beside it, of links.
 """
 
+import itertools
 import os
 import pathlib
 import re
@@ -83,6 +84,8 @@ def make(folder, applications=None):
     :raises QgisError: OTB is not installed, there is no such folder, or another OTB lies there
     """
     folder = pathlib.Path(os.path.expanduser(folder)).absolute()
+    if folder.exists() and not folder.is_dir():
+        raise QgisError('"%s" is a file; name a folder' % folder)
     launcher, tool, system, described = _system()
     applications = pathlib.Path(os.path.expanduser(applications)).absolute() if applications else find_applications()
     script = folder / "bin" / "otbApplicationLauncherCommandLine"
@@ -140,7 +143,9 @@ def _quoted(value):
 
 def set_values(text, section, values):
     """The text of an INI file of Qt's in which keys of a section have these values; all else stays as it was."""
-    lines = text.splitlines()
+    lines = text.split("\n")  # not at other characters that Python takes for ends of lines
+    if lines[-1] == "":
+        lines.pop()
     start = next((k for k, line in enumerate(lines) if line.strip() == "[%s]" % section), None)
     if start is None:
         lines += ([""] if lines and lines[-1].strip() else []) + ["[%s]" % section]
@@ -176,7 +181,10 @@ def set_up(profile, otb, applications):
     folder = profile_folder(profile)
     ini = folder / "QGIS" / "QGIS3.ini"
     ini.parent.mkdir(parents=True, exist_ok=True)
-    text = ini.read_text(encoding="latin-1") if ini.is_file() else ""  # Qt escapes; whatever else is there stays
+    if ini.is_symlink():
+        ini = ini.resolve()
+    # Qt escapes; whatever else is there stays, byte for byte.
+    text = ini.read_bytes().decode("latin-1") if ini.is_file() else ""
     text = set_values(text, "PythonPlugins", {"processing": "true", "otbprovider": "true", "otbtorch_styles": "true"})
     text = set_values(text, "Processing", {"Configuration\\OTB_FOLDER": otb, "Configuration\\OTB_APP_FOLDER": applications})
     text = set_values(text, "otbtorch", {"python": str(pathlib.Path(__file__).resolve().parents[2])})
@@ -188,7 +196,8 @@ def set_up(profile, otb, applications):
         for path in sorted(data().glob(pattern)):
             ours, theirs = path.read_text(encoding="utf-8"), target / path.name
             if theirs.is_file() and theirs.read_text(encoding="utf-8", errors="replace") != ours:
-                kept.append(str(theirs) + "~")
+                names = (str(theirs) + "~" + (str(k) if k else "") for k in itertools.count())
+                kept.append(next(name for name in names if not os.path.lexists(name)))  # what was kept before stays
                 os.replace(theirs, kept[-1])
             descriptors.write(theirs, ours)
     target = folder / "python" / "plugins" / "otbtorch_styles"
