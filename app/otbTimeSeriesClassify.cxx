@@ -297,8 +297,8 @@ private:
     for (std::size_t k = 0; k < text.size(); ++k)
     {
       const bool space = std::isspace(static_cast<unsigned char>(text[k])) != 0;
-      const bool begins = !space && (k == 0 || std::isspace(static_cast<unsigned char>(text[k - 1]))) &&
-                          (parts.empty() || key != "classes" || BeginsClass(text, k));
+      const bool begins =
+          !space && (k == 0 || std::isspace(static_cast<unsigned char>(text[k - 1]))) && (parts.empty() || key != "classes" || BeginsClass(text, k));
       if (begins)
       {
         parts.emplace_back();

@@ -311,7 +311,7 @@ def test_windows_of_one_pair_equal_a_single_run_though_workers_are_killed(wide):
         kill_twice(process, "otbApplicationLauncherCommandLine")
         said = process.communicate(timeout=300)[0]
     assert process.returncode == 0, said
-    assert "6 windows of 432 x 576 of 1200 x 900 pixels; patches of 63: 0 made twice" in said
+    assert "9 windows of 432 x 432 of 1200 x 900 pixels; patches of 63: 0 made twice" in said
     for key in ("out", "proba"):
         assert_same(wide / "windows" / f"{key}.tif", wide / f"{key}.tif")
         assert gdal.Open(str(wide / "windows" / f"{key}.tif")).GetRasterBand(1).GetBlockSize() == [512, 512]

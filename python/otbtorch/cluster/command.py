@@ -249,7 +249,9 @@ def _digests(plan):
 
 
 def _assembly_digest(plan, digests):
-    text = json.dumps([plan.finals, plan.format, sorted(d for d, _ in digests.values())])
+    # The parts of windows go once they are joined; of tiles it counts which are there.
+    made = [d for d, why in digests.values() if plan.finals or why is None]
+    text = json.dumps([plan.finals, plan.format, sorted(made)])
     return hashlib.sha256(text.encode("ascii")).hexdigest()
 
 
@@ -302,6 +304,9 @@ def assemble(plan):
             if not plan.keep:
                 shutil.rmtree(os.path.join(plan.state, "windows"), ignore_errors=True)
         elif plan.vrt:
+            digest = _assembly_digest(plan, digests)
+            if _assembled(plan, digest):
+                return [], missing
             keys = dict.fromkeys(o["key"] for o in plan.jobs[0]["outputs"] if o["map"])
             for key in keys:
                 paths = [
@@ -311,6 +316,10 @@ def assemble(plan):
                     if o["key"] == key and job["id"] not in missing
                 ]
                 files += join_tiles(plan.folder, key, paths) if len(paths) > 1 else []
+            record = {"hash": digest, "files": {f: os.path.getsize(f) for f in files}}
+            planning.write_whole(
+                os.path.join(plan.state, "assembled.json"), json.dumps(record, indent=1) + "\n"
+            )
     except MapError as error:
         raise ClusterError(f"the results cannot be joined: {error}") from error
     return files, missing
@@ -415,7 +424,7 @@ def _run(args, plan, notes):
             remove_parts(plan.state)
         code = _failures(plan, results)
         try:
-            files, missing = assemble(plan)  # cheap for tiles, and other commands may have written here
+            files, missing = assemble(plan)  # also where nothing was to do: another command may have been
         except KeyboardInterrupt:
             print("\nStopped while joining: the same command goes on from there")
             return 130
