@@ -821,3 +821,37 @@ def test_of_many_reasons_some_are_said(mapper, monkeypatch):
     assert run(*words, *COPY)[0] == 0
     said = run(*words, *COPY, "-thr", "1")[1]
     assert said.count(" again: ") == 2 and "and 1 more" in said
+
+
+def test_a_folder_belongs_to_one_application(tmp_path):
+    job = {"id": "a", "state": str(tmp_path)}
+    record = {"hash": "x", "description": {"application": "SiameseCD"}}
+    jobs.record_of(job).write_text(json.dumps(record))
+    plan = types.SimpleNamespace(jobs=[job], folder=str(tmp_path), application="SiameseCD")
+    commands._check_owner(plan)
+    plan.application = "ChangeLikelihood"
+    with pytest.raises(ClusterError, match="holds results of SiameseCD: take another folder"):
+        commands._check_owner(plan)
+
+
+def test_outputs_of_an_earlier_command_stay(tmp_path):
+    """Only files beside outputs that are written again go."""
+    record = {
+        "description": {"outputs": [["out", "a/t50.tif", "", ""]]},
+        "files": {"a/t50.tif": 1, "a/t50.qml": 1},
+    }
+    assert execute._left_beside(record, {"a/t90.tif"}) == set()
+    assert execute._left_beside(record, {"a/t50.tif"}) == {"a/t50.qml"}
+
+
+def test_images_without_a_transform_but_with_control_points_are_no_windows(tmp_path):
+    image = gdal.GetDriverByName("GTiff").Create(str(tmp_path / "g.tif"), 8, 8)
+    crs = osr.SpatialReference()
+    crs.ImportFromEPSG(4326)
+    image.SetGCPs([gdal.GCP(x, y, 0, x, y) for x, y in ((0, 0), (8, 0), (0, 8), (8, 8))], crs)
+    del image
+    files = types.SimpleNamespace(grid=("in1",), images=("in1",), read=())
+    application = types.SimpleNamespace(files=files, name="SiameseCD")
+    request = types.SimpleNamespace(application=application, words=[["in1", [str(tmp_path / "g.tif")]]], cwd=str(tmp_path))
+    with pytest.raises(ClusterError, match="ground control points"):
+        jobs.grid_of(request)

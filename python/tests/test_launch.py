@@ -5,6 +5,13 @@ import subprocess
 import sys
 import time
 
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+import time
+
 import pytest
 
 from otbtorch import launch
@@ -123,3 +130,21 @@ def wait_for(condition, seconds=20):
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         time.sleep(0.02)
+
+
+def test_what_was_started_ends_with_an_interrupt(programs, tmp_path):
+    """Ctrl-C ends the launcher, its guard and what the launcher started."""
+    programs("SiameseCD", f"sleep 60 & echo $! > {tmp_path}/child; wait\n")
+    code = "from otbtorch import launch; launch.run('SiameseCD', {}, guarded=True)"
+    process = subprocess.Popen([sys.executable, "-c", code], env=dict(os.environ), stderr=subprocess.DEVNULL)
+    child = tmp_path / "child"
+    end = time.monotonic() + 20
+    while not (child.exists() and child.read_text().strip()):
+        assert time.monotonic() < end and process.poll() is None
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    process.wait(20)
+    stat = pathlib.Path("/proc") / child.read_text().strip() / "stat"
+    while stat.exists() and stat.read_text().split(") ")[1][0] != "Z":
+        assert time.monotonic() < end, "it lives on"
+        time.sleep(0.05)
