@@ -228,6 +228,14 @@ def test_merged_classes_without_a_name_are_told_by_label(case, tmp_path):
     assert descriptions(paths["probamap"]) == ["1", "31 forest"]
 
 
+def test_a_word_may_be_one_class_whose_name_holds_a_number_or_several(case, tmp_path):
+    """QGIS passes a list as one word; a shell's quoted word is one class."""
+    for n, (word, expected) in enumerate({"1:11+12:crops 2018": ["1 crops 2018"], "1:11+12:all crops 2:31:wood": ["1 all crops", "2 wood"]}.items()):
+        (tmp_path / str(n)).mkdir()
+        paths, _ = case.run(tmp_path / str(n), ["probamap"], classes=[word])
+        assert descriptions(paths["probamap"]) == expected
+
+
 def test_one_class(case, fed, tmp_path):
     paths, _ = case.run(tmp_path, ["out", "confmap", "entropy", "margin"], classes=["12"])
     for name, value in dict(out=12, confmap=1, entropy=0, margin=1).items():
